@@ -1,0 +1,148 @@
+"""The command line: one file per verb, imported only when that verb is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.cli.output import Output
+
+# verb -> (module, one-line help). The help lives here so that `launcher --help` imports no verb.
+VERBS: dict[str, tuple[str, str]] = {
+    "tune": ("launcher.cli.tune", "The whole story: recordings in, a better model and a receipt out."),
+    "doctor": ("launcher.cli.doctor", "What works here, and the fix for what does not."),
+    "init": ("launcher.cli.init", "Write a commented job.yaml and budgets.yaml."),
+    "import": ("launcher.cli.import_", "Turn a folder of recordings and transcripts into a manifest."),
+    "manifest": ("launcher.cli.manifest", "Check or split a manifest."),
+    "evaluate": ("launcher.cli.evaluate", "Transcribe a manifest with a model and score it."),
+    "transcribe": ("launcher.cli.transcribe", "Try a model on your own clips."),
+    "gate": ("launcher.cli.gate", "Is tuning worth it?"),
+    "score": ("launcher.cli.score", "WER, CER, KER and SER with intervals."),
+    "decide": ("launcher.cli.decide", "Keep the tuned model, or not?"),
+    "recipes": ("launcher.cli.recipes", "List the recipes and their settings."),
+    "plan": ("launcher.cli.plan", "Choose where to run; spends nothing."),
+    "run": ("launcher.cli.run", "Plan, confirm, execute."),
+    "status": ("launcher.cli.status", "Runs and what they hold."),
+    "logs": ("launcher.cli.logs", "What a run printed."),
+    "attach": ("launcher.cli.attach", "Watch a run again."),
+    "stop": ("launcher.cli.stop", "Collect what there is, then release."),
+    "resume": ("launcher.cli.resume", "Go on from the journal."),
+    "report": ("launcher.cli.report", "The report, leaderboards and receipt of a run."),
+}
+
+
+@dataclass
+class Context:
+    """What every verb gets: where state lives and how to speak."""
+
+    out: Output
+    home: Path | None = None
+
+
+class _LazyGroup(click.Group):
+    """A click group that knows its verbs by name and imports one only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(VERBS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from launcher.errors import nearest
+
+            close = nearest(args[0], VERBS) if args else None
+            if close:
+                error.message += f" Did you mean {close}?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().ensure_object(dict)["json"] = True
+
+
+def _set_quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().ensure_object(dict)["quiet"] = True
+
+
+def _set_home(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value:
+        ctx.find_root().ensure_object(dict)["home"] = value
+
+
+def common_options(command: Any) -> Any:
+    """The options every verb takes: `--json`, `-q` and `--home DIR` (also accepted before the verb)."""
+    for option in (
+        click.option("--home", metavar="DIR", expose_value=False, callback=_set_home, is_eager=True,
+                     help="Where runs and the ledger live (default: $LAUNCHER_HOME)."),
+        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, is_eager=True,
+                     help="Say only what must be said."),
+        click.option("--json", is_flag=True, expose_value=False, callback=_set_json, is_eager=True,
+                     help="One JSON object on stdout; everything else on stderr."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def context() -> Context:
+    """The current verb's context, from the options given before or after the verb."""
+    root = click.get_current_context().find_root()
+    given: dict[str, Any] = root.ensure_object(dict)
+    if "context" not in given:
+        home = Path(given["home"]).expanduser() if given.get("home") else None
+        given["context"] = Context(Output(bool(given.get("json")), bool(given.get("quiet"))), home)
+    ready: Context = given["context"]
+    return ready
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@common_options
+@click.version_option(package_name="parakeet-launcher", prog_name="launcher")
+def root() -> None:
+    """Fine-tune speech models on the cheapest GPU that will do, and always tear down."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; every expected error is one line, never a traceback."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    json_mode = "--json" in args
+    try:
+        code = root.main(args=args, prog_name="launcher", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Abort:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except click.ClickException as error:
+        if json_mode:
+            Output(json_mode=True).result({"error": {"message": error.format_message()}, "exit": 2})
+        error.show()
+        return 2
+    except Exception as error:
+        from launcher.errors import LauncherError
+
+        if not isinstance(error, LauncherError):
+            raise
+        if json_mode:
+            Output(json_mode=True).result({"error": error.as_json(), "exit": int(error.exit_code)})
+        sys.stderr.write(f"error: {error}\n")
+        return int(error.exit_code)

@@ -1,0 +1,53 @@
+"""What a verb says, in one of three modes: human, quiet, or one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+@dataclass
+class Output:
+    """Where a verb's words go. With `json_mode`, stdout carries one object and nothing else."""
+
+    json_mode: bool = False
+    quiet: bool = False
+    _console: Console | None = field(default=None, repr=False)
+    _emitted: bool = False
+
+    @property
+    def console(self) -> Console:
+        """The rich console for people: stdout, or stderr when stdout belongs to JSON."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=self.json_mode, quiet=self.quiet, highlight=False, soft_wrap=False)
+        return self._console
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked: a terminal on both ends, and not JSON."""
+        return not self.json_mode and sys.stdin.isatty() and sys.stdout.isatty()
+
+    def say(self, text: RenderableType = "", style: str | None = None) -> None:
+        """Tell a person (rich markup is off for plain strings: user data must not be read as markup)."""
+        self.console.print(text, style=style, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Tell a person something they should not miss, on stderr, in every mode."""
+        sys.stderr.write(f"warning: {text}\n")
+
+    def result(self, payload: dict[str, Any]) -> None:
+        """The verb's answer: printed as the one JSON object in JSON mode, dropped otherwise."""
+        if not self.json_mode:
+            return
+        if self._emitted:
+            raise RuntimeError("a verb may answer once")
+        self._emitted = True
+        sys.stdout.write(json.dumps(payload, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
