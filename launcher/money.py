@@ -58,9 +58,7 @@ class Usd(Decimal):
             # A YAML scalar such as 2.50 arrives as a float whose repr is the text the user wrote.
             return cls(repr(value)) if type(value) is float else cls(value)
 
-        return core_schema.no_info_plain_validator_function(
-            parse, serialization=core_schema.to_string_ser_schema()
-        )
+        return core_schema.no_info_plain_validator_function(parse, serialization=core_schema.to_string_ser_schema())
 
 
 ZERO = Usd(0)

@@ -1,1 +1,1 @@
-"""The data plane: runs where the GPU is, as `python -m recipes.<name> SPEC.json OUT/`; never imports launcher."""
+"""The data plane, run where the GPU is: `python -m recipes.<name> SPEC.json OUT/`; never imports launcher."""

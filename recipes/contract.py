@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class EventLog:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
@@ -125,9 +126,7 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, An
 def complete(out: Path, status: str, metrics: dict[str, Any], artifacts: Sequence[str]) -> list[Artifact]:
     """Write result.json and then COMPLETE.json: the recipe's last act. Artefacts most worth first."""
     write_json(out / RESULT, {"status": status, "metrics": metrics, "artifacts": list(artifacts)})
-    listed = [
-        Artifact(name, (out / name).stat().st_size, sha256_of(out / name)) for name in [*artifacts, RESULT]
-    ]
+    listed = [Artifact(name, (out / name).stat().st_size, sha256_of(out / name)) for name in [*artifacts, RESULT]]
     write_json(out / COMPLETE, {"t": utc_now(), "status": status, "artifacts": [a.__dict__ for a in listed]})
     return listed
 

@@ -1,0 +1,159 @@
+"""The Job: the user's file, parsed once and then trusted."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from launcher.budgets import Provider
+from launcher.configfile import ConfigFile
+from launcher.errors import BadInputError, nearest
+
+RECIPES_OF_A_JOB = ("finetune", "evaluate")
+Sensitivity = Literal["public", "internal", "phi"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobData(_Part):
+    """What the job trains and measures on. Paths are relative to the job file."""
+
+    manifest: Path = Field(
+        description="NeMo manifest; split into training and validation unless `validation` is given"
+    )
+    validation: Path | None = Field(None, description="held-out manifest; then all of `manifest` is for training")
+    general: Path | None = Field(
+        None, description="everyday speech the model must not forget: a part is replayed, the rest is scored"
+    )
+    sensitivity: Sensitivity = Field("public", description="phi never leaves for a marketplace host")
+    val_fraction: Annotated[float, Field(gt=0, lt=1, description="share of rows held out")] = 0.2
+    seed: int = Field(42, description="seed of the split")
+    group_by: str = Field(
+        "auto", description="a row field whose groups never straddle; auto: voice_id if it can; none"
+    )
+
+
+class JobGate(_Part):
+    """Whether tuning must first prove worth it."""
+
+    baseline: Path | Literal["auto"] = Field("auto", description="per_sample.json of an earlier evaluation, or auto")
+    priority: tuple[str, ...] = Field((), description="entity categories that matter most")
+    cycle: Annotated[int, Field(ge=1, description="which round of tuning this is")] = 1
+
+
+class JobResources(_Part):
+    """Where it may run."""
+
+    providers: tuple[Provider, ...] = Field(("local", "vast", "runpod", "brev"), description="who may be used")
+    gpus: Literal["any"] | tuple[str, ...] = Field("any", description="any, or GPU names")
+    nodes: Annotated[int, Field(ge=1, description="machines")] = 1
+
+
+class JobFile(_Part):
+    """The file as written; `spec` is checked against the recipe's own settings by `load_job`."""
+
+    recipe: str = Field("finetune", description="which recipe")
+    spec: dict[str, Any] = Field(default_factory=dict, description="the recipe's own settings")
+    data: JobData
+    gate: JobGate | None = Field(None, description="absent means no gate")
+    budget: str | None = Field(None, description="a name in budgets.yaml; absent means its default")
+    resources: JobResources = JobResources()
+    on_overrun: Literal["stop", "ask", "trim"] = Field("stop", description="when the forecast breaks the ceiling")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, data: Any) -> Any:
+        """A section left empty (`spec:` with nothing under it) means its defaults."""
+        if isinstance(data, dict):
+            return {k: v for k, v in data.items() if v is not None or k in ("data", "recipe")}
+        return data
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job whose every value has been checked, its paths made absolute."""
+
+    path: Path
+    recipe: str
+    spec: BaseModel
+    spec_given: dict[str, Any]
+    data: JobData
+    gate: JobGate | None
+    budget: str | None
+    resources: JobResources
+    on_overrun: Literal["stop", "ask", "trim"]
+
+
+def recipe_module(name: str) -> Any:
+    """The torch-free `recipes.<name>.spec` module: SPEC (pydantic model), SUMMARY, DATA_FIELDS."""
+    return importlib.import_module(f"recipes.{name}.spec")
+
+
+def load_job(path: Path) -> Job:
+    """Parse and check a job file; raises BadInputError naming file, line, key, value and fix."""
+    path = path.expanduser().resolve()
+    config = ConfigFile(path)
+    file = config.parse(JobFile)
+    if file.recipe not in RECIPES_OF_A_JOB:
+        close = nearest(file.recipe, RECIPES_OF_A_JOB)
+        raise BadInputError(
+            f"{file.recipe!r} is no recipe a job can run.",
+            fix=f"Did you mean {close}?" if close else f"There is: {', '.join(RECIPES_OF_A_JOB)}.",
+            file=path, line=config.line_of(("recipe",)), key="recipe", value=file.recipe,
+        )  # fmt: skip
+    given = dict(file.spec)
+    base = given.get("base")
+    if isinstance(base, str) and _looks_like_path(base):
+        given["base"] = str((path.parent / Path(base).expanduser()).resolve())
+    spec = check_spec(config, file.recipe, given)
+    data = file.data.model_copy(
+        update={
+            name: (path.parent / value.expanduser()).resolve()
+            for name in ("manifest", "validation", "general")
+            if (value := getattr(file.data, name)) is not None
+        }
+    )
+    for name in ("manifest", "validation", "general"):
+        value = getattr(data, name)
+        if value is not None and not value.is_file():
+            raise BadInputError(
+                "no such file.", fix="Make one with: launcher import RECORDINGS --out DIR",
+                file=path, line=config.line_of(("data", name)), key=f"data.{name}", value=str(value),
+            )  # fmt: skip
+    gate = file.gate
+    if gate is not None and isinstance(gate.baseline, Path):
+        gate = gate.model_copy(update={"baseline": (path.parent / gate.baseline).resolve()})
+    return Job(path, file.recipe, spec, given, data, gate, file.budget, file.resources, file.on_overrun)
+
+
+def check_spec(config: ConfigFile, recipe: str, given: dict[str, Any]) -> BaseModel:
+    """The recipe's settings, checked; the fields the launcher fills from `data` may not be given."""
+    module = recipe_module(recipe)
+    model: type[BaseModel] = module.SPEC
+    data_fields: frozenset[str] = frozenset(module.DATA_FIELDS)
+    for key, value in given.items():
+        if key in data_fields:
+            raise BadInputError(
+                "is filled in from `data`.", fix="Name the file under data: instead.",
+                file=config.path, line=config.line_of(("spec", key)), key=f"spec.{key}", value=value,
+            )  # fmt: skip
+    # Required data fields get a stand-in, so that the user's own settings are checked now.
+    stand_in = {n: "pending" for n in data_fields if model.model_fields[n].is_required()}
+    spec = config.parse(model, ("spec",), {**stand_in, **given})
+    base = getattr(spec, "base", None)
+    if isinstance(base, str) and base.endswith(".nemo") and not Path(base).is_file():
+        raise BadInputError(
+            "no such .nemo file.", fix="Give a path relative to the job file, or a pretrained name.",
+            file=config.path, line=config.line_of(("spec", "base")), key="spec.base", value=base,
+        )  # fmt: skip
+    return spec
+
+
+def _looks_like_path(base: str) -> bool:
+    return base.endswith(".nemo") or base.startswith((".", "/", "~"))
