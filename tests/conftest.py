@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,17 @@ def recipe_python() -> Path:
             pytest.fail(f"no recipe environment at {python}: CI must build it (make env)")
         pytest.skip(f"no recipe environment at {python}: build it with `make env`")
     return python
+
+
+@pytest.fixture(scope="session")
+def tiny_bases(recipe_python: Path, repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four untrained bases: tdt.nemo, rnnt.nemo, ctc.nemo, hybrid.nemo (0.3 M weights each)."""
+    folder = tmp_path_factory.mktemp("bases")
+    corpus = folder / "corpus.txt"
+    corpus.write_text("turn on the kitchen lights\nplay some quiet music\nit's a cold winter\n", encoding="utf-8")
+    build = [recipe_python, repo / "examples" / "tiny_base" / "build.py", "--kind", "all"]
+    command = [str(part) for part in (*build, "--out", folder, "--corpus", corpus)]
+    env = {"LAUNCHER_CACHE": str(repo / ".cache")} | os.environ
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder

@@ -63,9 +63,7 @@ def _batches(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]
         yield from batches
 
 
-def _loss(
-    model: Any, kind: str, mels: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]
-) -> torch.Tensor:
+def _loss(model: Any, kind: str, mels: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
     pad = torch.nn.utils.rnn.pad_sequence
     signal = pad(mels, batch_first=True).transpose(1, 2)
     lengths = torch.tensor([len(m) for m in mels])
