@@ -27,6 +27,7 @@ from launcher.errors import BadInputError
 
 UNFINISHED, LOG = ".unfinished.json", "build.log"
 GETTING = re.compile(r"\s*(?:Downloading|Using cached|Processing) (?:\S*/)?([\w.]+)-([^-\s]+)\S*")
+FLAGS = ("--progress-bar", "raw", "--retries", "10", "--resume-retries", "10")  # pip 25.1 and newer
 ELSEWHERE = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT", "PIP_NO_DEPS")
 
 
@@ -119,7 +120,7 @@ class _Build:
         command = [str(self.environment.python), "-m", "pip", "install"]
         command += ["--no-input", "--disable-pip-version-check"]
         if bar:
-            command += ["--progress-bar", "raw", "--retries", "10", "--resume-retries", "10"]
+            command += FLAGS
         if self._call(held, [*command, *arguments], self._heard) != 0:
             raise self._failed("pip did not finish")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,31 @@ def tiny_bases(recipe_python: Path, repo: Path, tmp_path_factory: pytest.TempPat
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
+
+
+# What CI may skip: a GPU cannot be conjured up, nor another operating system. All else it must be able to run.
+ALLOWED_IN_CI = re.compile(r"\bgpu\b|\bneeds (macos|windows)\b", re.IGNORECASE)
+STRICT = os.environ.get("CI") == "true" and os.geteuid() == 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """In CI as root, a skip that is not allowed is a failure."""
+    report = yield
+    return _forbid_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The same for a whole module that skips itself."""
+    report = yield
+    return _forbid_skip(report)
+
+
+def _forbid_skip(report):  # type: ignore[no-untyped-def]
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not ALLOWED_IN_CI.search(reason):
+            report.outcome = "failed"
+            report.longrepr = f"CI may not skip what it can run ({reason})"
+    return report

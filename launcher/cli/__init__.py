@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from launcher.cli.output import Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # verb -> (module, one-line help). The help lives here so that `launcher --help` imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
@@ -36,12 +37,11 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
-@dataclass
 class Context:
     """What every verb gets: where state lives and how to speak."""
 
-    out: Output
-    home: Path | None = None
+    def __init__(self, out: Output, home: Path | None = None) -> None:
+        self.out, self.home = out, home
 
 
 class _LazyGroup(click.Group):
@@ -109,6 +109,8 @@ def context() -> Context:
     root = click.get_current_context().find_root()
     given: dict[str, Any] = root.ensure_object(dict)
     if "context" not in given:
+        from pathlib import Path
+
         home = Path(given["home"]).expanduser() if given.get("home") else None
         given["context"] = Context(Output(bool(given.get("json")), bool(given.get("quiet"))), home)
     ready: Context = given["context"]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
-@dataclass
 class Output:
     """Where a verb's words go. With `json_mode`, stdout carries one object and nothing else."""
 
-    json_mode: bool = False
-    quiet: bool = False
-    _console: Console | None = field(default=None, repr=False)
-    _emitted: bool = False
+    # No dataclass and no json at the top: `launcher --help` imports this module.
+    def __init__(self, json_mode: bool = False, quiet: bool = False) -> None:
+        self.json_mode, self.quiet = json_mode, quiet
+        self._console: Console | None = None
+        self._emitted = False
 
     @property
     def console(self) -> Console:
@@ -46,6 +44,8 @@ class Output:
         """The verb's answer: printed as the one JSON object in JSON mode, dropped otherwise."""
         if not self.json_mode:
             return
+        import json
+
         if self._emitted:
             raise RuntimeError("a verb may answer once")
         self._emitted = True
