@@ -45,3 +45,9 @@ class EvaluateSpec(DecodingSpec):
         if self.hypotheses is not None and self.general_manifest is not None:
             raise ValueError("general_manifest needs a model: hypotheses are scored against one manifest")
         return self
+
+
+SPEC = EvaluateSpec
+SUMMARY = "Transcribe a manifest with any model, offline, and score it."
+#: Filled in by the launcher from a job's `data`.
+DATA_FIELDS = ("manifest", "general_manifest")

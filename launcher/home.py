@@ -1,0 +1,69 @@
+"""Where state lives: the ledger, runs, boxes and caches, all under one folder readable by its owner alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import StateError
+
+
+@dataclass(frozen=True)
+class Home:
+    """The launcher's folder: $LAUNCHER_HOME, or the user's data folder."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, given: Path | None = None) -> Home:
+        """`given` (--home), else $LAUNCHER_HOME, else $XDG_DATA_HOME/parakeet-launcher. Creates nothing."""
+        if given is None:
+            named = os.environ.get("LAUNCHER_HOME")
+            data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+            given = Path(named).expanduser() if named else data / "parakeet-launcher"
+        return cls(given.absolute())
+
+    def ensure(self) -> Home:
+        """Create the folder (mode 0700); raises StateError when it cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            probe = self.root / f".writable.{os.getpid()}"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise StateError(
+                f"the launcher's folder cannot be written: {error.strerror}.",
+                file=self.root,
+                fix="Free some disk, or point LAUNCHER_HOME at a folder of your own.",
+            ) from None
+        return self
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's database: $LAUNCHER_LEDGER, else SQLite in this folder."""
+        return os.environ.get("LAUNCHER_LEDGER") or f"sqlite:///{self.root / 'ledger.sqlite'}"
+
+    def run_dir(self, run_id: str) -> Path:
+        """Everything of one run that came, or stays, home."""
+        return self.root / "runs" / run_id
+
+    @property
+    def boxes(self) -> Path:
+        """The local provider's machines: one folder a lease."""
+        return self.root / "boxes"
+
+    @property
+    def prepared(self) -> Path:
+        """Splits, by content."""
+        return self.root / "prepared"
+
+    @property
+    def baselines(self) -> Path:
+        """Scores of base models, by model, data and scorer."""
+        return self.root / "baselines"
+
+    @property
+    def corpora(self) -> Path:
+        """What `tune` imported."""
+        return self.root / "corpora"
