@@ -1,0 +1,1 @@
+"""What a person reads afterwards: leaderboards, the receipt, report.html."""

@@ -1,0 +1,218 @@
+"""Keep the tuned model? The decision after a cycle, from scores before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from recipes.manifest import ManifestError
+from recipes.scoring.gate import exact
+from recipes.scoring.intervals import mcnemar, paired_rates
+from recipes.scoring.score import Leaf
+
+KEEP, SAME = Fraction(20, 100), Fraction(5, 100)
+MAX_GENERAL_RISE = 0.05
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`decision` is keep, expand, grow, no_change or reject_forgets; `deltas` the numbers behind it."""
+
+    decision: str
+    reasons: list[str]
+    deltas: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The decision's JSON: decision, reasons, deltas, warnings."""
+        return {
+            "decision": self.decision, "reasons": self.reasons, "deltas": self.deltas,
+            "warnings": self.warnings,
+        }  # fmt: skip
+
+
+def decide(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    general_before: Mapping[str, Any] | None = None,
+    general_after: Mapping[str, Any] | None = None,
+    *,
+    max_general_rise: float = MAX_GENERAL_RISE,
+    priority: Sequence[str] = (),
+    rows: tuple[Sequence[Row], Sequence[Row]] | None = None,
+) -> Decision:
+    """Decide from score.json contents; `rows` are the two per_sample lists, for intervals and tests.
+
+    The target is KER (of the `priority` categories where named, else of all terms), or micro WER where
+    there are no terms. Down by 20% or more of itself: keep. Down by 5% or more: expand. Less than 5% down,
+    or up by 5% or less: no_change. Up by more than 5%: grow. From zero, any rise is up. Whatever was won,
+    a general micro WER that rose by more than `max_general_rise` (absolute) is reject_forgets.
+    Raises ManifestError where the two scores are not of the same mode or rows, or half of a pair is given.
+    """
+    warnings = _comparable(before, after, "BEFORE", "AFTER")
+    if (general_before is None) != (general_after is None):
+        raise ManifestError(
+            "general set", None, "one of two scores is missing.", fix="Give both, or neither."
+        )
+    metric, old, new = _target(before, after, priority)
+    was, now = exact(old), exact(new)
+    deltas: dict[str, Any] = {"metric": metric, "target": _delta(old, new)}
+    paired = compare(*rows) if rows else None
+    if paired:
+        deltas["paired"] = paired
+        tested = paired.get(metric)
+        if tested and not priority:
+            deltas["target"] |= {"ci95": tested["ci95"], "p_value": tested["p_value"]}
+    elif rows:
+        warnings.append("the row files beside the scores do not pair up: no paired test.")
+    decision, reason = _by_change(metric, was, now)
+    reasons = [reason]
+    if "p_value" in deltas["target"]:
+        p = deltas["target"]["p_value"]
+        reasons.append(f"Paired test on the same rows: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}.")
+        if p > 0.05 and decision in ("keep", "expand", "grow"):
+            warnings.append(f"the change in {metric.upper()} may be chance (p = {p:.2f}): score more rows.")
+    if general_before is None or general_after is None:
+        warnings.append("no general set was scored: what was forgotten is not known.")
+        return Decision(decision, reasons, deltas, warnings)
+    warnings += _comparable(general_before, general_after, "general BEFORE", "general AFTER")
+    first, second = _leaf(general_before, "micro", "wer"), _leaf(general_after, "micro", "wer")
+    rise = exact(second) - exact(first)
+    deltas["general_wer"] = _delta(first, second) | {"max_rise": max_general_rise}
+    if rise > Fraction(repr(max_general_rise)):
+        reasons.insert(
+            0, f"It forgot: general WER {_moved(first, second)}, more than {max_general_rise:.2f} up."
+        )
+        return Decision("reject_forgets", reasons, deltas, warnings)
+    reasons.append(
+        f"General WER {_moved(first, second)}: within {max_general_rise:.2f}, nothing much forgotten."
+    )
+    return Decision(decision, reasons, deltas, warnings)
+
+
+def compare(before: Sequence[Row], after: Sequence[Row], seed: int = 42) -> dict[str, Any] | None:
+    """Paired tests of two systems from per_sample rows: {"rows", "wer", "cer", "ker"}; None if unpaired.
+
+    `wer` and `cer` are `PairedTest`s of the micro rates (permutation p, bootstrap interval). `ker` adds
+    `fixed` and `broken` (keywords missed only before, only after) and its p-value is exact McNemar's.
+    """
+    second = {row["audio_filepath"]: row for row in after}
+    if not before or len(second) != len(before) or any(row["audio_filepath"] not in second for row in before):
+        return None
+    pairs = [(row, second[row["audio_filepath"]]) for row in before]
+    found: dict[str, Any] = {"rows": len(pairs), "wer": None, "cer": None, "ker": None}
+    for name, errors, total in (("wer", _word_errors, "ref_words"), ("cer", _char_errors, "ref_chars")):
+        if all(total in row and errors(row) is not None for pair in pairs for row in pair):
+            columns = [[errors(a), errors(b), a[total]] for a, b in pairs]
+            x, y, words = np.asarray(columns, np.float64).T
+            test = paired_rates(x, y, words, seed=seed)
+            found[name] = test.as_json() if test else None
+    misses = [(a["ker"], b["ker"]) for a, b in pairs if a.get("ker") is not None and b.get("ker") is not None]
+    if misses:
+        x, y = np.asarray(misses, np.float64).T
+        test = paired_rates(x, y, np.ones(len(misses)), seed=seed)
+        fixed = sum(1 for a, b in misses if a and not b)
+        broken = sum(1 for a, b in misses if b and not a)
+        if test:
+            p_value = mcnemar(fixed, broken)
+            found["ker"] = {**test.as_json(), "fixed": fixed, "broken": broken, "p_value": p_value}
+    return found
+
+
+def _word_errors(row: Row) -> int | None:
+    parts = [row.get(key) for key in ("substitutions", "deletions", "insertions")]
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def _char_errors(row: Row) -> int | None:
+    return row.get("char_errors")
+
+
+def _by_change(metric: str, was: Fraction, now: Fraction) -> tuple[str, str]:
+    name = "Keywords missed" if metric == "ker" else "WER"
+    moved = f"{name}: {_pc(was)} → {_pc(now)}"
+    if was == now:
+        return "no_change", f"{moved}, no change."
+    if was == 0:
+        return "grow", f"{moved}, up from none: more data before tuning again."
+    drop = (was - now) / was
+    said = f"{moved}, {'down' if drop > 0 else 'up'} {abs(float(drop)) * 100:.1f}% of itself"
+    if drop >= KEEP:
+        return "keep", f"{said}: at least 20%, keep it."
+    if drop >= SAME:
+        return "expand", f"{said}: between 5% and 20%, expand the data for the next cycle."
+    if drop >= -SAME:
+        return "no_change", f"{said}: within 5%, no change to speak of."
+    return "grow", f"{said}: worse. It learned the rows by heart; grow the manifest, do not tune harder."
+
+
+def _target(
+    before: Mapping[str, Any], after: Mapping[str, Any], priority: Sequence[str]
+) -> tuple[str, Leaf, Leaf]:
+    if priority:
+        pooled = [_pooled(score, priority) for score in (before, after)]
+        return "ker", pooled[0], pooled[1]
+    old, new = ((score.get("macro") or {}).get("ker") or {} for score in (before, after))
+    if old.get("rate") is not None and new.get("rate") is not None:
+        return "ker", old, new
+    return "wer", _leaf(before, "micro", "wer"), _leaf(after, "micro", "wer")
+
+
+def _pooled(score: Mapping[str, Any], priority: Sequence[str]) -> Leaf:
+    leaves = (score.get("ker_by") or {}).get("entity_category") or {}
+    missing = [name for name in priority if name not in leaves]
+    if missing:
+        raise ManifestError("--priority", None, f"no keyword of {missing[0]} was scored.", value=missing[0])
+    errors, total = (sum(leaves[name][key] for name in priority) for key in ("errors", "total"))
+    return {"errors": errors, "total": total, "rate": errors / total if total else None, "ci95": None}
+
+
+def _leaf(score: Mapping[str, Any], group: str, name: str) -> Leaf:
+    leaf = (score.get(group) or {}).get(name)
+    if not isinstance(leaf, dict) or not isinstance(leaf.get("rate"), (int, float)):
+        raise ManifestError("score file", None, f"it has no {group}.{name}.", key=f"{group}.{name}")
+    return leaf
+
+
+def _comparable(before: Mapping[str, Any], after: Mapping[str, Any], one: str, two: str) -> list[str]:
+    modes = before.get("mode"), after.get("mode")
+    if None not in modes and modes[0] != modes[1]:
+        raise ManifestError(two, None, f"scored in {modes[1]} mode, {one} in {modes[0]} mode.", key="mode")
+    digests = before.get("rows_sha256"), after.get("rows_sha256")
+    if None not in digests and digests[0] != digests[1]:
+        raise ManifestError(
+            two, None, f"scored on other rows than {one}: they cannot be compared.", key="rows_sha256"
+        )
+    if before.get("rows") != after.get("rows"):
+        return [f"{one} has {before.get('rows')} rows, {two} {after.get('rows')}: are they the same set?"]
+    return []
+
+
+def _delta(old: Leaf, new: Leaf) -> dict[str, Any]:
+    """The change of a rate; its interval here is Newcombe's (1998), from the two intervals, rows unpaired."""
+    was, now = exact(old), exact(new)
+    change: dict[str, Any] = {
+        "before": float(was), "after": float(now), "absolute": float(now - was),
+        "relative": float((now - was) / was) if was else None, "ci95": None,
+    }  # fmt: skip
+    first, second = old.get("ci95"), new.get("ci95")
+    if first and second:
+        a, b = float(was), float(now)
+        down = math.hypot(max(0.0, b - second[0]), max(0.0, first[1] - a))
+        up = math.hypot(max(0.0, second[1] - b), max(0.0, a - first[0]))
+        change["ci95"] = [float(now - was) - down, float(now - was) + up]
+    return change
+
+
+def _moved(first: Leaf, second: Leaf) -> str:
+    return f"{_pc(exact(first))} → {_pc(exact(second))}"
+
+
+def _pc(value: Fraction) -> str:
+    return f"{float(value) * 100:.1f}%"

@@ -1,0 +1,112 @@
+"""Reading what is to be scored, and writing and reading score files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from recipes.contract import write_atomic, write_json
+from recipes.manifest import ManifestError, Row, read_rows, text_of, write_manifest
+from recipes.scoring.score import Score
+
+SCORE, PER_SAMPLE, RESULTS, HYPOTHESES = "score.json", "per_sample.json", "results.csv", "offline_hyps.jsonl"
+_COLUMNS = (
+    "audio_filepath", "term", "entity_category", "ipa_source", "noise_level", "voice_id", "context_type",
+    "split", "duration",
+    "wer", "cer", "ker", "ker_nvidia", "ser", "substitutions", "deletions", "insertions", "hits",
+    "ref_words", "char_errors", "ref_chars", "text", "pred_text",
+)  # fmt: skip
+
+
+def read_pair(references: str | Path, hypotheses: str | Path) -> tuple[list[Row], dict[str, str]]:
+    """A manifest and a hypothesis file, matched by `audio_filepath`, ready for `score_rows`.
+
+    Raises ManifestError naming file, line and audio for a duplicate on either side, a row without its
+    counterpart, and text that is missing or not a string.
+    """
+    said = _by_audio(references, "text")
+    heard = _by_audio(hypotheses, "pred_text")
+    if not said:
+        raise ManifestError(references, None, "no rows.")
+    for here, there, what in ((said, hypotheses, "hypothesis"), (heard, references, "reference")):
+        other = heard if here is said else said
+        lone = [path for path in here if path not in other]
+        if lone:
+            file = references if here is said else hypotheses
+            more = f" ({len(lone)} such rows)" if len(lone) > 1 else ""
+            raise ManifestError(
+                file, here[lone[0]][0], f"{lone[0]} has no {what} in {there}{more}.",
+                key="audio_filepath", value=lone[0], fix="Rows match by audio_filepath, letter for letter.",
+            )  # fmt: skip
+    for line, row in said.values():
+        if row.get("term") is not None and not isinstance(row["term"], str):
+            raise ManifestError(references, line, "expected text.", key="term", value=row["term"])
+    return [row for _, row in said.values()], {path: row["pred_text"] for path, (_, row) in heard.items()}
+
+
+def _by_audio(file: str | Path, key: str) -> dict[str, tuple[int, Row]]:
+    rows: dict[str, tuple[int, Row]] = {}
+    for line, row in read_rows(file):
+        path = text_of(row, "audio_filepath", file, line)
+        if path in rows:
+            raise ManifestError(
+                file, line, f"{path} is already on line {rows[path][0]}.", key="audio_filepath", value=path
+            )
+        text_of(row, key, file, line)
+        rows[path] = line, row
+    return rows
+
+
+def write_score(out: str | Path, score: Score) -> list[str]:
+    """Write score.json, per_sample.json, results.csv and offline_hyps.jsonl under `out`; their names."""
+    folder = Path(out)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(score.rows)
+    write_atomic(folder / RESULTS, table.getvalue())
+    write_manifest(
+        folder / HYPOTHESES,
+        ({"audio_filepath": row["audio_filepath"], "pred_text": row["pred_text"]} for row in score.rows),
+    )
+    write_json(folder / PER_SAMPLE, score.rows)
+    write_json(folder / SCORE, score.summary)  # last: a score.json stands for a whole set
+    return [SCORE, PER_SAMPLE, RESULTS, HYPOTHESES]
+
+
+def read_score(path: str | Path) -> tuple[dict[str, Any], list[Row] | None]:
+    """A score.json (or the folder that holds one) and the rows of the per_sample.json beside it, if any."""
+    file = Path(path) / SCORE if Path(path).is_dir() else Path(path)
+    score = _read_json(file)
+    if not isinstance(score, dict) or not isinstance(score.get("micro"), dict):
+        raise ManifestError(
+            file, None, "not a score file: it has no `micro`.", fix="Write one with launcher score --out."
+        )
+    beside = file.parent / PER_SAMPLE
+    return score, read_per_sample(beside) if beside.is_file() else None
+
+
+def read_per_sample(path: str | Path) -> list[Row]:
+    """The rows of a per_sample.json (a list of objects; JSON lines are read too), or of its folder."""
+    file = Path(path) / PER_SAMPLE if Path(path).is_dir() else Path(path)
+    try:
+        rows = _read_json(file)
+    except ManifestError:
+        return [row for _, row in read_rows(file)]
+    if isinstance(rows, dict):
+        rows = rows.get("rows", [rows])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ManifestError(file, None, "expected a list of rows.")
+    return rows
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ManifestError(file, None, f"cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise ManifestError(file, None, f"not JSON: {error}.") from None
