@@ -1,0 +1,92 @@
+"""Turns `auto` into numbers, once; the numbers travel in the checkpoints, so that a resume keeps them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from recipes.finetune.spec import MOST_EPOCHS, FinetuneSpec
+
+#: Below this much training audio the smaller learning rate is recommended (NVIDIA's ASR fine-tuning guide).
+LITTLE_AUDIO_H = 20.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a run. Steps are optimizer steps; `batch_size` x `accumulate` rows make one."""
+
+    total_steps: int
+    batch_size: int
+    accumulate: int
+    learning_rate: float
+    warmup_steps: int
+    validation_interval_steps: int
+    checkpoint_interval_steps: int
+    epoch_rows: int
+    precision: str
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows an optimizer step learns from; backing off never changes it."""
+        return self.batch_size * self.accumulate
+
+    def epoch_at(self, step: int) -> float:
+        """Epochs behind after `step` steps."""
+        return step * self.rows_per_step / self.epoch_rows
+
+    def smaller(self) -> Plan | None:
+        """Half the batch, the rest accumulated: the same rows a step. None when one row is already all.
+
+        An odd batch goes to its largest proper divisor, because only then is a step the same rows.
+        """
+        for size in range(self.batch_size // 2, 0, -1):
+            if self.batch_size % size == 0:
+                return replace(self, batch_size=size, accumulate=self.rows_per_step // size)
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """For a checkpoint and for training_run_info.json."""
+        return asdict(self)
+
+
+def make_plan(
+    spec: FinetuneSpec, *, epoch_rows: int, train_hours: float, auto_batch_size: int, precision: str
+) -> Plan:
+    """The numbers of a run of `epoch_rows` rows an epoch (replayed ones included) and `train_hours` of audio."""
+    batch = auto_batch_size if spec.batch_size == "auto" else spec.batch_size
+    if spec.batch_size == "auto":
+        batch = min(batch, max(1, epoch_rows // spec.accumulate_grad_batches))
+    rows_per_step = batch * spec.accumulate_grad_batches
+    steps = spec.max_steps if spec.max_steps != "auto" else math.ceil(spec.max_epochs * epoch_rows / rows_per_step)
+    rate = spec.learning_rate
+    if rate == "auto":
+        rate = 3e-5 if train_hours < LITTLE_AUDIO_H else 1e-4
+    warmup = min(steps // 2, max(5, round(0.02 * steps))) if spec.warmup_steps == "auto" else spec.warmup_steps
+    an_epoch = math.ceil(epoch_rows / rows_per_step)
+    validation = min(max(an_epoch, math.ceil(steps / 20)), math.ceil(steps / 4))
+    if spec.validation_interval_steps != "auto":
+        validation = spec.validation_interval_steps
+    checkpoint = validation if spec.checkpoint_interval_steps == "auto" else spec.checkpoint_interval_steps
+    return Plan(
+        total_steps=steps,
+        batch_size=batch,
+        accumulate=spec.accumulate_grad_batches,
+        learning_rate=rate,
+        warmup_steps=warmup,
+        validation_interval_steps=validation,
+        checkpoint_interval_steps=checkpoint,
+        epoch_rows=epoch_rows,
+        precision=precision,
+    )
+
+
+def plan_warnings(spec: FinetuneSpec, plan: Plan) -> list[str]:
+    """What a person should know about these numbers before the first step."""
+    warnings = []
+    epochs = plan.epoch_at(plan.total_steps)
+    if spec.max_steps != "auto" and epochs > MOST_EPOCHS:
+        warnings.append(f"max_steps {plan.total_steps} is {epochs:.0f} epochs; beyond {MOST_EPOCHS} is overfitting")
+    if plan.warmup_steps >= plan.total_steps:
+        warnings.append(f"warmup_steps {plan.warmup_steps} is the whole run: the learning rate never peaks")
+    return warnings

@@ -1,0 +1,149 @@
+"""Writes what a run leaves behind: finetune.yaml before it trains, the artefacts after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from recipes.contract import RecipeExit, complete, sha256_of, write_atomic, write_json
+from recipes.finetune import data, info
+from recipes.finetune.nemo_config import HEADER, nemo_config
+from recipes.finetune.plan import Plan
+from recipes.finetune.rules import COLLAPSED_SHARE, collapsed_share, wer
+from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
+from recipes.finetune.tensorboard import ScalarLog
+from recipes.finetune.training import Training, load_best
+from recipes.models.opening import ModelFacts
+from recipes.models.saving import save_model
+
+if TYPE_CHECKING:
+    from recipes.finetune.run import Run
+
+MODEL, INFO, HYPOTHESES, CONFIG = (
+    "adapted_model.nemo",
+    "training_run_info.json",
+    "offline_hyps.jsonl",
+    "finetune.yaml",
+)
+TRAIN, VALIDATION = "data/train.jsonl", "data/validation.jsonl"
+
+
+def optimizer_config(spec: FinetuneSpec, plan: Plan) -> dict[str, Any]:
+    """The optimizer section of finetune.yaml: what we train with is what we write."""
+    config = nemo_config(
+        spec, plan, base="", train="", validation="", sample_rate_hz=0, spec_augment=None, num_workers=0
+    )
+    optim: dict[str, Any] = config["model"]["optim"]
+    return optim
+
+
+def write_config(run: Run, training: Training, facts: ModelFacts) -> None:
+    """Write finetune.yaml and the manifests and links it names."""
+    spec, pool = run.spec, run.sets.pool
+    train = data.publish(run.out, "train", [pool[i] for i in training.stream.epoch(0)])
+    validation = data.publish(run.out, "validation", run.sets.validation)
+    augment = training.model.cfg.get("spec_augment")
+    config = nemo_config(
+        spec,
+        training.plan,
+        base=data.link_base(run.out, spec.base) if spec.base_is_path else spec.base,
+        train=train,
+        validation=validation,
+        sample_rate_hz=facts.sample_rate_hz,
+        spec_augment=OmegaConf.to_container(augment, resolve=True) if augment is not None else None,
+        num_workers=training.num_workers,
+    )
+    write_atomic(run.out / CONFIG, HEADER + yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def publish(
+    run: Run, training: Training, facts: ModelFacts, general_before: float | None, reason: str | None
+) -> tuple[RecipeExit, str]:
+    """Write the artefacts, the one worth most first, COMPLETE.json last; returns exit code and a line about it."""
+    out, held_out, general_rows = run.out, run.sets.validation, run.sets.general_validation
+    run.clock.enter("saving")
+    run.events.emit("phase", name="saving")
+    step, found, texts = _take_best(run, training)
+    save_model(training.model, out / MODEL)
+    hyps = [{"audio_filepath": r.named, "pred_text": t} for r, t in zip(held_out, texts, strict=True)]
+    write_atomic(out / HYPOTHESES, "".join(json.dumps(h, ensure_ascii=False) + "\n" for h in hyps))
+    if collapsed_share(texts) >= COLLAPSED_SHARE:
+        run.warn("nearly every validation hypothesis is blank or unknown: this model has not learned to write yet")
+    general = wer([r.text for r in general_rows], training.decode(general_rows)) if general_rows else None
+    run.clock.enter("done")
+    stopped = reason is not None and reason.startswith("stopped by")
+    result = info.ResultInfo(
+        status="stopped" if stopped else "done",
+        reason=reason,
+        steps=training.step,
+        epochs=round(training.plan.epoch_at(training.step), 3),
+        final_step_of_model=step,
+        loss_last=training.loss,
+        validation_wer_before=training.stops.history[0].wer,
+        validation_wer=found,
+        general_wer_before=general_before,
+        general_wer=general,
+    )
+    write_json(out / INFO, _info(run, training, facts, result).model_dump())
+    training.log.close()
+    data.forget(run.work)
+    metrics = {**result.model_dump(exclude={"status"}), "identity": run.identity}
+    complete(out, result.status, metrics, [MODEL, INFO, HYPOTHESES, CONFIG, ScalarLog.NAME, TRAIN, VALIDATION])
+    line = (
+        f"{training.step} of {training.plan.total_steps} steps{f' ({reason})' if reason else ''}; validation WER "
+        f"{result.validation_wer_before:.3f} → {found:.3f} (step {step})"
+    )
+    return (RecipeExit.STOPPED_AT_LIMIT if stopped else RecipeExit.DONE), line
+
+
+def _take_best(run: Run, training: Training) -> tuple[int, float, list[str]]:
+    """Put the best validated weights into the model; returns their step, WER and validation hypotheses."""
+    weights, best = load_best(training.checkpoints, run.identity)
+    training.model.eval()
+    if weights is not None and best is not None:
+        training.model.load_state_dict(weights)
+        return best.step, float(best.notes["wer"]), list(best.notes["hypotheses"])
+    run.warn("the best weights cannot be read: the last ones are taken")  # they are still a model
+    texts = training.decode(run.sets.validation)
+    return training.step, wer([r.text for r in run.sets.validation], texts), texts
+
+
+def _info(run: Run, training: Training, facts: ModelFacts, result: info.ResultInfo) -> info.RunInfo:
+    def described(rows: list[data.Row]) -> info.DatasetInfo | None:
+        return info.DatasetInfo(**asdict(data.stats(rows))) if rows else None
+
+    spec, sets = run.spec, run.sets
+    encoder = sum(p.numel() for p in training.model.encoder.parameters())
+    return info.RunInfo(
+        method=spec.method,
+        base=info.BaseInfo(
+            name=Path(spec.base).name if spec.base_is_path else spec.base,
+            sha256=sha256_of(Path(spec.base)) if spec.base_is_path else None,
+            **{k: v for k, v in asdict(facts).items() if k != "parameters"},
+        ),
+        hyper_parameters=training.plan.as_json() | {"optimizer": "adamw", "schedule": "CosineAnnealing"},
+        settings=spec.model_dump(exclude={*DATA_FIELDS, "base"}),
+        data={
+            "train": described(sets.train),
+            "validation": described(sets.validation),
+            "general": described(sets.general),
+            "general_validation": described(sets.general_validation),
+        },
+        replayed_rows_per_epoch=training.stream.replayed,
+        parameters={
+            "total": facts.parameters,
+            "trainable": facts.parameters - (encoder if training.frozen_encoder else 0),
+            "encoder": encoder,
+        },
+        result=result,
+        validations=[info.ValidationInfo(**asdict(v)) for v in training.stops.history],
+        seconds={name: round(value, 2) for name, value in training.clock.seconds.items()},
+        versions=info.versions(),
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    )

@@ -1,0 +1,222 @@
+"""One fine-tuning run, from a spec to the point where artefacts can be written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from recipes.contract import (
+    COMPLETE,
+    RESULT,
+    EventLog,
+    RecipeExit,
+    RecipeFailure,
+    damaged,
+    read_complete,
+    sha256_of,
+    write_json,
+)
+from recipes.finetune import data
+from recipes.finetune.checkpoints import Checkpoints
+from recipes.finetune.plan import Plan, make_plan, plan_warnings
+from recipes.finetune.publish import optimizer_config, publish, write_config
+from recipes.finetune.rules import Stops, wer
+from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
+from recipes.finetune.stopping import StopRequest
+from recipes.finetune.stream import Stream, replayed_rows
+from recipes.finetune.tensorboard import ScalarLog
+from recipes.finetune.training import Clock, Training
+from recipes.models.decoding import set_greedy_graphs
+from recipes.models.losses import use_cpu_loss
+from recipes.models.opening import ModelFacts, facts_of, open_model, scratch_in
+from recipes.models.precision import auto_batch_size, choose_precision
+from recipes.models.quiet import cpu_threads
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from the first line of a run to its last."""
+
+    spec: FinetuneSpec
+    out: Path
+    events: EventLog
+    clock: Clock
+    stop: StopRequest
+    sets: data.Sets
+    identity: str
+
+    @property
+    def work(self) -> Path:
+        """Scratch files: gone when the run is done, never artefacts."""
+        return self.out / ".work"
+
+    def warn(self, message: str) -> None:
+        """One line that a person should see."""
+        self.events.emit("warning", message=message)
+
+
+def finetune(spec: FinetuneSpec, out: Path) -> tuple[RecipeExit, str]:
+    """Train and write the artefacts into `out`; returns the exit code and one line about how it went.
+
+    With `out` of an earlier, unfinished run of the same spec and data it goes on from the last whole checkpoint;
+    a finished one is left as it is. Raises RecipeFailure for every ending without a usable model.
+    """
+    events, clock, stop = EventLog(out), Clock(), StopRequest(out)
+    events.emit("phase", name="loading")
+    sets = data.load_sets(spec, lambda message: events.emit("warning", message=message))
+    run = Run(spec, out, events, clock, stop, sets, _identity(spec, sets))
+    finished = _finished(run)
+    if finished:
+        return RecipeExit.DONE, finished
+    for name in (COMPLETE, RESULT):
+        (out / name).unlink(missing_ok=True)
+    scratch_in(run.work / "scratch")
+    model = open_model(spec.base, is_path=spec.base_is_path, allow_unsupported=spec.allow_unsupported_base)
+    facts = facts_of(model)
+    training = _training(run, model, facts)
+    stop.arm()
+    newest, passed_over = training.checkpoints.newest("step")
+    for line in passed_over:
+        run.warn(line)
+    if newest is not None:
+        training.resume(newest)
+        events.emit("note", message=f"resumed from the checkpoint of step {newest.step}")
+    write_config(run, training, facts)
+    general_before = _general_wer(run, training)
+    reason = training.run()
+    return publish(run, training, facts, general_before, reason)
+
+
+def _identity(spec: FinetuneSpec, sets: data.Sets) -> str:
+    """A hash of all that decides what is learned; two runs with the same one may share checkpoints."""
+    ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder"}
+    settings = spec.model_dump(exclude=ignored)
+    base = sha256_of(Path(spec.base)) if spec.base_is_path and Path(spec.base).is_file() else spec.base
+    parts = [
+        settings,
+        base,
+        *(data.stats(rows).sha256 for rows in (sets.train, sets.validation, sets.general)),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _finished(run: Run) -> str | None:
+    listed = read_complete(run.out)
+    if listed is None or damaged(run.out, listed):
+        return None
+    result = json.loads((run.out / RESULT).read_text(encoding="utf-8"))
+    if result.get("status") != "done":
+        return None
+    if result.get("metrics", {}).get("identity") != run.identity:
+        message = "OUT holds a finished run of other settings or data: choose an empty OUT"
+        raise RecipeFailure(RecipeExit.BAD_INPUT, message)
+    return "this run was finished before; nothing to do"
+
+
+def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
+    spec, sets = run.spec, run.sets
+    data.warn_of_unknown(sets.train, model, run.warn)
+    stream = Stream(len(sets.train), len(sets.general), _replayed(spec, sets), spec.seed)
+    plan = _plan(run, stream)
+    if not torch.cuda.is_available():
+        use_cpu_loss(model)
+    if spec.fused_batch_size and hasattr(model, "joint"):
+        model.joint.set_fused_batch_size(spec.fused_batch_size)
+    set_greedy_graphs(model, spec.use_cuda_graph_decoder)
+    if spec.method == "frozen_encoder":
+        model.encoder.freeze()
+    loader = _nemo_loader(run, model, facts)
+    return Training(
+        model=model,
+        plan=plan,
+        stream=stream,
+        validation=sets.validation,
+        optim=optimizer_config(spec, plan),
+        frozen_encoder=spec.method == "frozen_encoder",
+        gradient_clip_val=spec.gradient_clip_val,
+        num_workers=_workers(spec),
+        seed=spec.seed,
+        identity=run.identity,
+        events=run.events,
+        clock=run.clock,
+        checkpoints=Checkpoints(run.out / "checkpoints", spec.keep_checkpoints),
+        stops=Stops(spec.early_stopping_patience),
+        stop=run.stop,
+        log=ScalarLog(run.out),
+        dataset=loader.dataset,
+        collate=loader.collate_fn,
+    )
+
+
+def _replayed(spec: FinetuneSpec, sets: data.Sets) -> int:
+    return replayed_rows(len(sets.train), spec.replay_fraction) if sets.general else 0
+
+
+def _plan(run: Run, stream: Stream) -> Plan:
+    spec = run.spec
+    precision, warning = choose_precision(spec.precision)
+    plan = make_plan(
+        spec,
+        epoch_rows=stream.epoch_rows,
+        train_hours=data.stats(run.sets.train).hours,
+        auto_batch_size=auto_batch_size(),
+        precision=precision,
+    )
+    if warning:
+        run.warn(warning)
+        if spec.precision == "bf16-mixed" and torch.cuda.is_available():
+            plan = plan.smaller() or plan
+    for line in plan_warnings(spec, plan):
+        run.warn(line)
+    return plan
+
+
+def _nemo_loader(run: Run, model: Any, facts: ModelFacts) -> Any:
+    """NeMo's own training data loader over the pool; the stream only decides which rows make a batch."""
+    pool = run.work / "pool.jsonl"
+    data.write_pool(run.sets.pool, pool)
+    section = {
+        "manifest_filepath": str(pool),
+        "sample_rate": facts.sample_rate_hz,
+        "batch_size": 1,
+        "shuffle": False,
+        "num_workers": 0,
+        "pin_memory": False,
+        "is_tarred": False,
+        "use_start_end_token": False,
+    }
+    model.setup_training_data(OmegaConf.create(section))
+    loader = model._train_dl
+    if len(loader.dataset) != len(run.sets.pool):
+        message = f"train_manifest: NeMo reads {len(loader.dataset)} of its {len(run.sets.pool)} rows"
+        raise RecipeFailure(RecipeExit.BAD_INPUT, message)
+    return loader
+
+
+def _workers(spec: FinetuneSpec) -> int:
+    if spec.num_workers != "auto":
+        return spec.num_workers
+    return min(8, max(1, cpu_threads() - 1)) if torch.cuda.is_available() else 0
+
+
+def _general_wer(run: Run, training: Training) -> float | None:
+    """WER of the base on the general held-out set; measured once and kept, because a resume has other weights."""
+    rows = run.sets.general_validation
+    if not rows:
+        return None
+    kept = run.out / "checkpoints" / "general_before.json"
+    if kept.exists():
+        return float(json.loads(kept.read_text(encoding="utf-8"))["wer"])
+    if training.step:
+        return None  # resumed without what the first run kept: the base's weights are gone by now
+    run.clock.enter("validating")
+    run.events.emit("phase", name="validating")
+    before = wer([r.text for r in rows], training.decode(rows))
+    write_json(kept, {"wer": before})
+    return before

@@ -1,0 +1,159 @@
+"""The settings of the fine-tune recipe: units in the names, recommended values as defaults; needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+#: Filled in by the launcher when it stages a job's data; everything else is the user's.
+DATA_FIELDS = ("train_manifest", "validation_manifest", "general_manifest", "general_validation_manifest")
+
+#: Epochs beyond which no run goes by itself (a stop rule, not a recommendation).
+MOST_EPOCHS = 30
+
+
+class FinetuneSpec(BaseModel):
+    """Everything `python -m recipes.finetune SPEC.json OUT/` takes; SPEC.json is this object, flat."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str = Field(
+        default="nvidia/parakeet-tdt-0.6b-v2",
+        min_length=1,
+        description="The model to start from: a path ending in .nemo, or a pretrained name.",
+    )
+    method: Literal["full", "frozen_encoder"] = Field(
+        default="full",
+        description="full: every weight learns. frozen_encoder: only the decoder and joint do, which needs "
+        "4 bytes a frozen parameter instead of 16 and forgets less.",
+    )
+    train_manifest: str = Field(min_length=1, description="NeMo manifest of the recordings to learn.")
+    validation_manifest: str = Field(
+        min_length=1, description="NeMo manifest held out of training: picks the best checkpoint, stops early."
+    )
+    general_manifest: str | None = Field(
+        default=None,
+        description="NeMo manifest of what the model must not forget (its train part); rows of it are replayed.",
+    )
+    general_validation_manifest: str | None = Field(
+        default=None, description="NeMo manifest of the general set's held-out part; its WER is reported beside."
+    )
+
+    max_steps: PositiveInt | Auto = Field(
+        default="auto", description="Optimizer steps; auto: as many as max_epochs make."
+    )
+    max_epochs: int = Field(
+        default=10,
+        ge=1,
+        le=MOST_EPOCHS,
+        strict=True,
+        description="Passes over the training rows (replayed ones included) when max_steps is auto.",
+    )
+    batch_size: PositiveInt | Auto = Field(
+        default="auto",
+        description="Rows a forward pass; auto: by GPU memory (4 below 24 GB, 8 below 44, 16 below 75, else 32; "
+        "8 on CPU).",
+    )
+    accumulate_grad_batches: int = Field(
+        default=1, ge=1, strict=True, description="Forward passes that make one optimizer step."
+    )
+    learning_rate: PositiveFloat | Auto = Field(
+        default="auto",
+        description="Peak of the cosine schedule; auto: 3e-5 below 20 h of training audio, 1e-4 above. Tiny "
+        "models need an explicit 1e-3 to 4e-3.",
+    )
+    warmup_steps: Annotated[int, Field(ge=0, strict=True)] | Auto = Field(
+        default="auto", description="Steps of linear warm-up; auto: 2% of the steps, at least 5."
+    )
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1e-3, description="AdamW weight decay."
+    )
+    precision: Literal["auto", "bf16-mixed", "16-mixed", "32"] = Field(
+        default="auto",
+        description="auto: bf16-mixed where the GPU computes in it, else 32. 16-mixed can give NaN with TDT; "
+        "the run then falls back to 32.",
+    )
+    gradient_clip_val: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=1.0, description="Largest gradient norm; 0 does not clip."
+    )
+    min_duration_s: PositiveFloat = Field(default=0.1, description="Shorter training recordings are left out.")
+    max_duration_s: PositiveFloat = Field(
+        default=20.0, description="Longer training recordings are left out: memory grows with the longest."
+    )
+    replay_fraction: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] = Field(
+        default=0.3,
+        description="Share of the rows of each epoch that comes from general_manifest (a fresh seeded draw "
+        "each epoch); 0 switches replay off. Without general_manifest it has no effect.",
+    )
+    validation_interval_steps: PositiveInt | Auto = Field(
+        default="auto",
+        description="Steps between validations; auto: an epoch, but between a 20th and a quarter of the run.",
+    )
+    checkpoint_interval_steps: PositiveInt | Auto = Field(
+        default="auto",
+        description="Steps between checkpoints, the most that a kill can lose; auto: as often as validation.",
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, le=20, strict=True, description="Newest checkpoints kept, beside the best weights."
+    )
+    early_stopping_patience: int = Field(
+        default=3,
+        ge=0,
+        strict=True,
+        description="Validations without a better WER before training stops; 0 never stops early.",
+    )
+    seed: int = Field(default=42, ge=0, le=2**31 - 1, strict=True, description="Of data order and dropout.")
+    num_workers: Annotated[int, Field(ge=0, le=64, strict=True)] | Auto = Field(
+        default="auto", description="Processes that read audio; auto: 0 on CPU, else cores - 1 up to 8."
+    )
+    use_cuda_graph_decoder: bool = Field(
+        default=False, description="CUDA graphs in decoding; they break validation on CUDA below 12.6."
+    )
+    fused_batch_size: PositiveInt | None = Field(
+        default=None,
+        description="Rows the joint network takes at once: caps the memory of a large vocabulary; null: as "
+        "the base has it.",
+    )
+    allow_unsupported_base: bool = Field(
+        default=False, description="Try a base that the table of bases advises against."
+    )
+
+    @model_validator(mode="after")
+    def _durations_in_order(self) -> Self:
+        if self.min_duration_s >= self.max_duration_s:
+            raise ValueError("min_duration_s must be below max_duration_s")
+        return self
+
+    @property
+    def base_is_path(self) -> bool:
+        """Whether `base` names a file rather than a pretrained model."""
+        return self.base.endswith(".nemo") or self.base.startswith(("/", "./", "../", "~"))
+
+    @property
+    def replays(self) -> bool:
+        """Whether general rows are mixed into training."""
+        return self.general_manifest is not None and self.replay_fraction > 0
+
+    def resolved(self, folder: Path) -> FinetuneSpec:
+        """The same with absolute paths: a relative one is taken from `folder` (where SPEC.json lies), or, when
+        there is no such file, from the working directory."""
+        paths: dict[str, Any] = {name: getattr(self, name) for name in DATA_FIELDS}
+        if self.base_is_path:
+            paths["base"] = self.base
+        made = {}
+        for name, value in paths.items():
+            if value:
+                path = Path(value).expanduser()
+                beside = (folder / path).absolute()
+                made[name] = str(beside if beside.exists() or not path.exists() else path.absolute())
+        return self.model_copy(update=made)
+
+
+SPEC = FinetuneSpec
+SUMMARY = "Fine-tune a TDT, RNNT, CTC or hybrid model: every weight, or all but the encoder."

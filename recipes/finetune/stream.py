@@ -1,0 +1,84 @@
+"""The order of training rows as one endless stream that depends on the seed alone, so a resume finds its place.
+
+Optimizer step s takes rows [s*E, (s+1)*E) of the stream, E = batch size x accumulation. Halving the batch and
+doubling the accumulation keeps E, so the stream also survives backing off from out of memory.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+def replayed_rows(target_rows: int, fraction: float) -> int:
+    """General rows to draw an epoch so that they make up `fraction` of it: f / (1 - f) x target rows, rounded."""
+    return round(fraction / (1 - fraction) * target_rows)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows 0..target-1 are the target set's, target..target+general-1 the general set's.
+
+    Each epoch holds every target row once and `replayed` general rows, shuffled together. The general rows come
+    from a shuffled pass over the whole general set that goes on from epoch to epoch, so that all of it is seen
+    before any of it comes again.
+    """
+
+    target: int
+    general: int
+    replayed: int
+    seed: int
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows in one epoch."""
+        return self.target + self.replayed
+
+    def epoch(self, number: int) -> list[int]:
+        """The rows of one epoch, in order."""
+        rows = [*range(self.target), *self._drawn(number)]
+        random.Random(f"{self.seed}/epoch/{number}").shuffle(rows)
+        return rows
+
+    def _drawn(self, number: int) -> Iterator[int]:
+        for position in range(number * self.replayed, (number + 1) * self.replayed):
+            turn, place = divmod(position, self.general)
+            yield self.target + self._pass(turn)[place]
+
+    def _pass(self, turn: int) -> list[int]:
+        cached: tuple[int, list[int]] | None = self.__dict__.get("_last_pass")
+        if cached is None or cached[0] != turn:
+            order = list(range(self.general))
+            random.Random(f"{self.seed}/replay/{turn}").shuffle(order)
+            cached = (turn, order)
+            self.__dict__["_last_pass"] = cached
+        return cached[1]
+
+    def batches(self, first_row: int, batch_size: int, count: int) -> Iterator[list[int]]:
+        """`count` batches from place `first_row` of the stream on; a batch may span two epochs."""
+        number, place = divmod(first_row, self.epoch_rows)
+        rows = self.epoch(number)
+        for _ in range(count):
+            batch: list[int] = []
+            while len(batch) < batch_size:
+                if place == len(rows):
+                    number, place = number + 1, 0
+                    rows = self.epoch(number)
+                taken = rows[place : place + batch_size - len(batch)]
+                batch += taken
+                place += len(taken)
+            yield batch
+
+
+class StreamBatches:
+    """A batch sampler over a stream: what torch's DataLoader asks for."""
+
+    def __init__(self, stream: Stream, first_row: int, batch_size: int, count: int) -> None:
+        self.stream, self.first_row, self.batch_size, self.count = stream, first_row, batch_size, count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.stream.batches(self.first_row, self.batch_size, self.count)
+
+    def __len__(self) -> int:
+        return self.count

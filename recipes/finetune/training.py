@@ -1,0 +1,313 @@
+"""Trains: Lightning and NeMo do the steps, this decides what is fed, kept, checked and when it ends."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from recipes.contract import EventLog, RecipeExit, RecipeFailure
+from recipes.finetune.checkpoints import Checkpoint, Checkpoints
+from recipes.finetune.data import Row
+from recipes.finetune.plan import Plan
+from recipes.finetune.rules import Stops, Validation, collapsed_share, wer
+from recipes.finetune.stopping import StopRequest
+from recipes.finetune.stream import Stream, StreamBatches
+from recipes.finetune.tensorboard import ScalarLog
+from recipes.finetune.watching import NotFinite, Watch, on_cpu
+from recipes.models.decoding import transcribe_files
+from recipes.models.precision import is_out_of_memory, is_unsupported_precision
+
+
+@dataclass
+class Clock:
+    """Seconds by phase, whatever the number of resumes."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _phase: str = "loading"
+    _since: float = field(default_factory=time.monotonic)
+
+    def enter(self, phase: str) -> str:
+        """Start counting for `phase`; returns the one left."""
+        now, left = time.monotonic(), self._phase
+        self.seconds[left] = self.seconds.get(left, 0.0) + now - self._since
+        self._phase, self._since = phase, now
+        return left
+
+
+@dataclass
+class Training:
+    """One run's training, across resumes and back-offs; `run` returns why it ended."""
+
+    model: Any
+    plan: Plan
+    stream: Stream
+    validation: Sequence[Row]
+    optim: dict[str, Any]
+    frozen_encoder: bool
+    gradient_clip_val: float
+    num_workers: int
+    seed: int
+    identity: str
+    events: EventLog
+    clock: Clock
+    checkpoints: Checkpoints
+    stops: Stops
+    stop: StopRequest
+    log: ScalarLog
+    dataset: Any = None
+    collate: Callable[[Any], Any] | None = None
+    step: int = 0
+    ended: str | None = None
+    loss: float | None = None
+    carried: dict[str, Any] | None = None
+    _interval_losses: list[float] = field(default_factory=list)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take weights, optimizer, schedule and history from a checkpoint of the same run.
+
+        Raises RecipeFailure(BAD_INPUT) when the checkpoint is of other settings or data.
+        """
+        if checkpoint.notes.get("identity") != self.identity:
+            raise RecipeFailure(
+                RecipeExit.BAD_INPUT,
+                "OUT holds checkpoints of other settings or data: choose an empty OUT, or remove OUT/checkpoints",
+            )
+        state = torch.load(checkpoint.state, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.carried = state
+        self.plan = replace(Plan(**state["plan"]), precision=self.plan.precision)
+        self.step = checkpoint.step
+        self.stops.load(state["stops"])
+        self._interval_losses = list(state["interval_losses"])
+        self.loss = state["loss"]
+        self.clock.seconds = dict(state["seconds"])
+
+    def run(self) -> str | None:
+        """Train to the end; returns the reason of an early end, else None. `stopped by …` means someone asked.
+
+        Raises RecipeFailure: OUT_OF_MEMORY at one row a pass, DIVERGED on a loss that is not finite or a collapse.
+        """
+        if not self.stops.history:
+            self.validate(with_loss=False)
+        while self.step < self.plan.total_steps and self.ended is None:
+            problem = self._segment()
+            if problem is None:
+                break
+            self.plan = problem
+        return self.ended
+
+    def _segment(self) -> Plan | None:
+        """Fit until the end (None) or until memory or precision forces another plan (returned)."""
+        self.clock.enter("training")
+        self.events.emit("phase", name="training")
+        trainer, watch = self._trainer()
+        self.model.train()
+        try:
+            trainer.fit(self.model, train_dataloaders=self._loader())
+            return None
+        except Exception as error:
+            other = self._fall_back(error)
+            if other is None:
+                raise
+        self.carried = watch.snapshot() if watch.intact else None
+        del trainer, watch
+        self._reclaim(reload=self.carried is None)
+        return other
+
+    def _fall_back(self, error: Exception) -> Plan | None:
+        """The plan to go on with after this error; None when it is not one to go on from."""
+        plan = self.plan
+        if is_out_of_memory(error):
+            smaller = plan.smaller()
+            if smaller is None:
+                raise RecipeFailure(
+                    RecipeExit.OUT_OF_MEMORY,
+                    f"out of memory at step {self.step + 1} with one row a pass: lower max_duration_s or "
+                    "fused_batch_size, take method frozen_encoder, a smaller base, or more memory",
+                ) from error
+            self._warn(
+                f"out of memory at step {self.step + 1}: batch size {plan.batch_size} → {smaller.batch_size}, "
+                f"accumulated {smaller.accumulate} times; {plan.rows_per_step} rows a step as before"
+            )
+            return smaller
+        if plan.precision == "16-mixed" and isinstance(error, NotFinite):
+            self._warn(f"loss is not finite in 16-mixed at step {self.step + 1}: going on in 32")
+        elif plan.precision != "32" and is_unsupported_precision(error):
+            self._warn(f"{plan.precision} is not supported here ({str(error).splitlines()[0][:120]}): going on in 32")
+        elif isinstance(error, NotFinite):
+            raise RecipeFailure(
+                RecipeExit.DIVERGED,
+                f"diverged: the loss is {error} at step {self.step + 1}. Lower learning_rate, look for wrong "
+                "transcripts, or train in precision 32.",
+            ) from error
+        else:
+            return None
+        return replace(plan.smaller() or plan, precision="32")
+
+    def _reclaim(self, *, reload: bool) -> None:
+        """Free what the failed attempt held; after an error inside an optimizer step also go back to a checkpoint."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not reload:
+            return
+        newest, _ = self.checkpoints.newest("step")
+        if newest is None:
+            raise RecipeFailure(
+                RecipeExit.OUT_OF_MEMORY, "out of memory inside the first optimizer step: the optimizer does not fit"
+            )
+        plan = self.plan
+        self.resume(newest)
+        self.plan = plan
+
+    def _trainer(self) -> tuple[pl.Trainer, Watch]:
+        plan, watch = self.plan, Watch(self)
+        trainer = pl.Trainer(
+            devices=1,
+            accelerator="auto",
+            max_steps=plan.total_steps,
+            max_epochs=1,  # of the stream, which has no end
+            accumulate_grad_batches=plan.accumulate,
+            gradient_clip_val=self.gradient_clip_val or None,
+            precision=plan.precision if plan.precision != "32" else "32-true",
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10**9,  # NeMo decodes a training batch at each log step: ours validates instead
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            benchmark=False,
+            callbacks=[watch],
+        )
+        self.model.set_trainer(trainer)
+        config = OmegaConf.create(self.optim)
+        config.sched.max_steps = plan.total_steps
+        self.model.setup_optimization(config)
+        return trainer, watch
+
+    def _loader(self) -> torch.utils.data.DataLoader[Any]:
+        plan = self.plan
+        batches = StreamBatches(
+            self.stream,
+            self.step * plan.rows_per_step,
+            plan.batch_size,
+            (plan.total_steps - self.step) * plan.accumulate,
+        )
+        return torch.utils.data.DataLoader(
+            self.dataset,
+            batch_sampler=batches,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),  # else it draws from, and so shifts, torch's own
+        )
+
+    def validate(self, *, with_loss: bool = True) -> Validation:
+        """Decode the validation set, note its WER, keep the weights when they are the best so far.
+
+        Raises RecipeFailure(DIVERGED) when the hypotheses have collapsed.
+        """
+        left = self.clock.enter("validating")
+        self.events.emit("phase", name="validating")
+        texts = self.decode(self.validation)
+        train_loss = float(np.mean(self._interval_losses)) if with_loss and self._interval_losses else None
+        self._interval_losses = []
+        errors = wer([r.text for r in self.validation], texts)
+        found = Validation(self.step, errors, train_loss, collapsed_share(texts))
+        self.stops.add(found)
+        self.log.scalars(self.step, val_wer=found.wer)
+        self._progress(0.0, val_wer=found.wer)
+        if self.step and self.stops.best == found:
+            model = self.model
+            self.checkpoints.save(
+                "best",
+                self.step,
+                lambda path: torch.save(on_cpu(model.state_dict()), path),
+                {"wer": found.wer, "hypotheses": texts, "identity": self.identity},
+            )
+        collapse = self.stops.collapse()
+        if collapse is not None:
+            raise RecipeFailure(RecipeExit.DIVERGED, collapse)
+        self.clock.enter(left)
+        return found
+
+    def decode(self, rows: Sequence[Row]) -> list[str]:
+        """Hypotheses of rows; halves its own batch when memory runs out."""
+        size = max(self.plan.batch_size, 8)
+        while True:
+            try:
+                return transcribe_files(self.model, [row.audio for row in rows], size)
+            except Exception as error:
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+            size //= 2
+            gc.collect()
+
+    def save(self, optimizer_state: dict[str, Any]) -> None:
+        """Write the checkpoint of this step."""
+        left = self.clock.enter("saving")
+        self.events.emit("phase", name="saving")
+        state = {
+            **optimizer_state,
+            "model": on_cpu(self.model.state_dict()),
+            "plan": self.plan.as_json(),
+            "stops": self.stops.as_json(),
+            "interval_losses": self._interval_losses,
+            "loss": self.loss,
+            "seconds": self.clock.seconds,
+        }
+        self.checkpoints.save("step", self.step, lambda path: torch.save(state, path), {"identity": self.identity})
+        self.clock.enter(left)
+        if left == "training":
+            self.events.emit("phase", name="training")
+
+    def step_done(self, watch: Watch, loss: float, seconds: float, audio_s: float) -> bool:
+        """After each optimizer step: report, validate and save when it is time. True when training should end."""
+        self.step, self.loss = watch.step, loss
+        self._interval_losses.append(loss)
+        self.log.scalars(self.step, train_loss=loss, learning_rate=watch.learning_rate())
+        plan, last = self.plan, self.step >= self.plan.total_steps
+        asked = self.stop.reason
+        if watch.report_due(last):
+            self._progress(seconds)
+            self.events.emit("throughput", audio_seconds_per_second=round(audio_s / max(seconds, 1e-9), 2))
+        if last or asked or self.step % plan.validation_interval_steps == 0:
+            self.validate()
+            self.ended = None if last else self.stops.stop_reason()
+            if asked and not last:
+                self.ended = f"stopped by {asked}"
+        if last or self.ended or self.step % plan.checkpoint_interval_steps == 0:
+            self.save(watch.snapshot())
+        return bool(last or self.ended)
+
+    def _progress(self, seconds_per_step: float, **metrics: float) -> None:
+        self.events.emit(
+            "progress",
+            step=self.step,
+            total=self.plan.total_steps,
+            loss=self.loss,
+            metrics=metrics or {"val_wer": self.stops.history[-1].wer} if self.stops.history else {},
+            seconds_per_step=round(seconds_per_step, 4) or None,
+            epoch=round(self.plan.epoch_at(self.step), 3),
+        )
+
+    def _warn(self, message: str) -> None:
+        self.events.emit("warning", message=message)
+
+
+def load_best(checkpoints: Checkpoints, identity: str) -> tuple[dict[str, torch.Tensor] | None, Checkpoint | None]:
+    """The weights of the best validation and its notes; (None, None) when there are none of this run."""
+    best, _ = checkpoints.newest("best")
+    if best is None or best.notes.get("identity") != identity:
+        return None, None
+    return torch.load(best.state, map_location="cpu", weights_only=True), best

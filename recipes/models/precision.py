@@ -1,0 +1,51 @@
+"""Which number format to train in, and what to do when the machine cannot: bf16-mixed, then 32, then less at once."""
+
+from __future__ import annotations
+
+import torch
+
+_CPU_MEMORY = ("can't allocate memory", "DefaultCPUAllocator", "std::bad_alloc")
+_GPU_MEMORY = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def choose_precision(asked: str) -> tuple[str, str | None]:
+    """Lightning's precision for this machine, and a warning when it is not what was asked for.
+
+    auto is bf16-mixed on a GPU that computes in bfloat16 (Ampere and later), else 32. An explicit bf16-mixed on
+    a GPU without it, or any mixed precision on CPU, becomes 32.
+    """
+    if not torch.cuda.is_available():
+        warning = f"precision {asked} needs a GPU: training in 32" if asked not in ("auto", "32") else None
+        return "32", warning
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if asked == "auto":
+        return ("bf16-mixed", None) if has_bf16 else ("32", None)
+    if asked == "bf16-mixed" and not has_bf16:
+        name = torch.cuda.get_device_name()
+        return "32", f"{name} does not compute in bf16: training in 32 with half the batch, accumulated twice"
+    if asked == "16-mixed":
+        return asked, "precision 16-mixed can give NaN with TDT and RNNT; then the run falls back to 32"
+    return asked, None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on the GPU or (as under a memory limit) on the host."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(mark in text for mark in (*_CPU_MEMORY, *_GPU_MEMORY))
+
+
+def is_unsupported_precision(error: BaseException) -> bool:
+    """Whether an error says that an operation has no half-precision kernel here."""
+    text = str(error)
+    lacking = "not implemented for" in text and ("BFloat16" in text or "Half" in text)
+    return isinstance(error, RuntimeError) and lacking
+
+
+def auto_batch_size() -> int:
+    """Rows a forward pass by the GPU's memory (GiB): 4 below 24, 8 below 44, 16 below 75, else 32; 8 on CPU."""
+    if not torch.cuda.is_available():
+        return 8
+    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return next((size for limit, size in ((23, 4), (44, 8), (75, 16)) if gib < limit), 32)
