@@ -49,10 +49,7 @@ def test_forgetting_rejects_whatever_else_happened_and_the_limit_can_be_moved() 
     general = score(None, (40, 1000)), score(None, (120, 1000))
     assert decide(score((5, 100)), score((5, 100)), *general).decision == "reject_forgets"
     assert decide(score((50, 100)), score((5, 100)), *general, max_general_rise=0.08).decision == "keep"
-    assert (
-        decide(score((50, 100)), score((5, 100)), *general, max_general_rise=0.079).decision
-        == "reject_forgets"
-    )
+    assert decide(score((50, 100)), score((5, 100)), *general, max_general_rise=0.079).decision == "reject_forgets"
 
 
 def test_an_unmeasured_general_set_is_said_aloud() -> None:
@@ -90,9 +87,7 @@ def test_priority_goes_by_the_named_categories() -> None:
 
 
 def real(heard: list[str]) -> Any:
-    rows = [
-        {"audio_filepath": f"{i}", "text": "give aspirin now", "term": "aspirin"} for i in range(len(heard))
-    ]
+    rows = [{"audio_filepath": f"{i}", "text": "give aspirin now", "term": "aspirin"} for i in range(len(heard))]
     return score_rows(rows, {f"{i}": text for i, text in enumerate(heard)}, bootstrap=100)
 
 

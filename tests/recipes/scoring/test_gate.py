@@ -95,8 +95,7 @@ def test_the_thresholds_are_taken_in_nvidia_mode_with_the_clinical_number_beside
 )
 def test_without_terms_the_same_thresholds_go_by_wer(wrong: int, cycle: int, decision: str) -> None:
     scored = [
-        {"audio_filepath": f"{i}", "text": "one", "pred_text": "two" if i < wrong else "one"}
-        for i in range(100)
+        {"audio_filepath": f"{i}", "text": "one", "pred_text": "two" if i < wrong else "one"} for i in range(100)
     ]
     answer = gate(scored, scored, cycle=cycle)
     assert (answer.decision, answer.numbers["metric"]) == (decision, "wer")
@@ -112,8 +111,7 @@ def test_rows_are_counted_in_the_manifest_and_scored_in_its_held_out_part() -> N
 def test_a_row_file_without_transcripts_goes_by_the_kers_it_states() -> None:
     manifest = rows(100, 0)
     stated = [
-        {"audio_filepath": r["audio_filepath"], "ker": 1, "ker_nvidia": int(i < 31)}
-        for i, r in enumerate(manifest)
+        {"audio_filepath": r["audio_filepath"], "ker": 1, "ker_nvidia": int(i < 31)} for i, r in enumerate(manifest)
     ]
     answer = gate([{k: v for k, v in r.items() if k != "pred_text"} for r in manifest], stated, ["drug"])
     assert answer.decision == "tune"

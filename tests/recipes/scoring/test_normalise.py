@@ -91,9 +91,7 @@ def test_clinical_is_idempotent_on_any_text(text: str) -> None:
 @given(TRICKY, TRICKY, TRICKY)
 def test_a_term_said_as_written_is_always_recognised(before: str, term: str, after: str) -> None:
     assert hit(term, term) is not False
-    if not any(
-        c.isdigit() or c in "½⅓٣²⁹" for c in before + after + term
-    ):  # numbers may join: 1 and 1/2 are 1.5
+    if not any(c.isdigit() or c in "½⅓٣²⁹" for c in before + after + term):  # numbers may join: 1 and 1/2 are 1.5
         spaced = f"{before} , {term} , {after}"
         assert hit(term, spaced) is not False or "°" in before + term + after
 

@@ -180,17 +180,13 @@ def test_an_empty_reference_counts_its_insertions_as_jiwer_does(
     assert (ours.rows[0]["wer"], ours.rows[0]["cer"]) == (wer, cer)
     assert any("empty reference" in w for w in ours.summary["warnings"]) is (said in ("", "!"))
     assert (
-        score_rows([{"audio_filepath": "0.wav", "text": said}], {"0.wav": heard}).summary["micro"]["wer"][
-            "rate"
-        ]
+        score_rows([{"audio_filepath": "0.wav", "text": said}], {"0.wav": heard}).summary["micro"]["wer"]["rate"]
         == wer
     )  # the bootstrap does not trip over it either
 
 
 def test_every_leaf_has_the_four_fields_of_the_contract() -> None:
-    rows = [
-        {"audio_filepath": f"{i}", "text": "a b", "term": "a", "entity_category": "lab"} for i in range(4)
-    ]
+    rows = [{"audio_filepath": f"{i}", "text": "a b", "term": "a", "entity_category": "lab"} for i in range(4)]
     ours = score_rows(rows, {f"{i}": "a c" if i else "a b" for i in range(4)}).as_json()
     leaves = [*ours["micro"].values(), *ours["macro"].values(), *ours["ker_by"]["term"].values()]
     for leaf in leaves:
@@ -228,8 +224,6 @@ def test_rows_that_do_not_match_are_refused(rows: list[Any], heard: Any, said: s
 
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> None:
     rows = [{"audio_filepath": f"{i}", "text": "a b c"} for i in range(20)]
-    heard = dict(
-        zip((r["audio_filepath"] for r in rows), itertools.cycle(["a b c", "a x", "b"]), strict=False)
-    )
+    heard = dict(zip((r["audio_filepath"] for r in rows), itertools.cycle(["a b c", "a x", "b"]), strict=False))
     one, same, other = (score_rows(rows, heard, seed=s).summary["micro"]["wer"]["ci95"] for s in (1, 1, 2))
     assert one == same != other
