@@ -8,16 +8,17 @@ from html import escape
 
 WIDTH, HEIGHT = 460, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 28
+_HUGE = 1e9  # beyond it (or NaN) a value says "diverged", and would flatten all the others
 Point = tuple[float, float]
 
 
 def line_chart(points: Sequence[Point], name: str, unit: str = "", percent: bool = False, dots: bool = False) -> str:
-    """One series over steps. `points` are (step, value), in any order; values that are not finite are left out.
+    """One series over steps. `points` are (step, value), in any order; NaN and absurdly large values are left out.
 
     The value axis starts at 0. `dots` marks each measured point and labels the lowest. A chart of fewer than
     two points is an empty string.
     """
-    series = sorted((x, y) for x, y in points if math.isfinite(x) and math.isfinite(y))
+    series = sorted((x, y) for x, y in points if abs(x) < _HUGE and abs(y) < _HUGE)
     if len(series) < 2 or series[0][0] == series[-1][0]:
         return ""
     first, last = series[0][0], series[-1][0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from html.parser import HTMLParser
 from typing import Any
 
@@ -116,7 +115,7 @@ def test_a_run_with_only_a_baseline_and_no_terms_has_a_page() -> None:
 def test_a_chart_is_drawn_inside_its_box_or_not_at_all(points: list[tuple[int, float]]) -> None:
     text = line_chart(points, "loss", dots=True)
     if not text:
-        usable = {x for x, y in points if math.isfinite(y)}
+        usable = {x for x, y in points if abs(y) < 1e9}
         assert len(usable) < 2
         return
     read = Page(text)
