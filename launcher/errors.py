@@ -48,7 +48,9 @@ class LauncherError(Exception):
         parts = [part for part in (where, self.key) if part]
         head = "  ".join(parts)
         text = f"{head}: {self.problem}" if head else self.problem
-        return f"{text} {self.fix}".rstrip() if self.fix else text
+        if not self.fix:
+            return text
+        return f"{text}{'' if text.endswith(('.', '!', '?', ')')) else '.'} {self.fix}"
 
     def as_json(self) -> dict[str, object]:
         """The error as one JSON-ready object."""

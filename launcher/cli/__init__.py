@@ -140,8 +140,13 @@ def main(argv: list[str] | None = None) -> int:
         error.show()
         return 2
     except Exception as error:
-        from launcher.errors import LauncherError
+        from launcher.errors import BadInputError, LauncherError
+        from recipes.manifest import ManifestError
 
+        if isinstance(error, ManifestError):
+            error = BadInputError(
+                error.problem, fix=error.fix, file=error.file, line=error.line, key=error.key, value=error.value
+            )
         if not isinstance(error, LauncherError):
             raise
         if json_mode:

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from launcher.budgets import Budgets, choose_budget, load_budgets
+from launcher.configfile import load
+from launcher.errors import BadInputError
+
+GOOD = """default: small
+budgets:
+  small: {per_run_usd: 2.50, per_day_usd: 5, per_month_usd: "20", max_usd_per_hour: 1}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "budgets.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_dollars_written_any_way_are_exact(tmp_path: Path) -> None:
+    budget = load_budgets(write(tmp_path, GOOD)).budgets["small"]
+    assert [str(budget.per_run_usd), str(budget.per_day_usd), str(budget.per_month_usd)] == ["2.50", "5.00", "20.00"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "key", "says"),
+    [
+        (GOOD.replace("per_run_usd", "per_run"), 3, "budgets.small.per_run", "Did you mean per_run_usd (an amount"),
+        (GOOD.replace("2.50", "cheap"), 3, "budgets.small.per_run_usd", "not an amount of dollars: 'cheap'"),
+        (GOOD.replace("2.50", "-1"), 3, "budgets.small.per_run_usd", "cannot be negative"),
+        (GOOD.replace("2.50", ".nan"), 3, "budgets.small.per_run_usd", "not an amount of dollars"),
+        (
+            GOOD.replace("1}", "1, concurrent_runs: 0}"),
+            3,
+            "budgets.small.concurrent_runs",
+            "an integer of at least 1",
+        ),
+        (GOOD.replace("1}", "1, providers: [vats]}"), 3, "budgets.small.providers[0]", "Did you mean vast?"),
+        (GOOD.replace("default: small", "default: big"), None, "", "names no budget of this file"),
+        (GOOD + "time_zone: Mars/Base\n", None, "", "is not a time zone"),
+        (GOOD + "default: small\n", 4, "", "written twice"),
+        ("budgets: [", 1, "", "not valid YAML"),
+        ("- one\n", None, "", "must be a mapping"),
+        ("", None, "default", "is missing. Add it: text."),
+    ],
+)
+def test_every_wrong_value_names_file_line_key_and_fix(
+    tmp_path: Path, wrong: str, line: int | None, key: str, says: str
+) -> None:
+    path = write(tmp_path, wrong)
+    with pytest.raises(BadInputError) as caught:
+        load(path, Budgets)
+    error = caught.value
+    assert says in str(error)
+    assert str(error).startswith(str(path))
+    assert error.line == line
+    assert error.key == key
+    assert error.exit_code == 2
+
+
+def test_a_file_that_is_not_utf8_or_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "budgets.yaml"
+    path.write_bytes(b"default: \xff\n")
+    with pytest.raises(BadInputError, match="cannot be read"):
+        load(path, Budgets)
+    with pytest.raises(BadInputError, match="no such file"):
+        load(tmp_path / "nowhere.yaml", Budgets)
+
+
+def test_a_misspelt_budget_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    budgets = load_budgets(write(tmp_path, GOOD))
+    with pytest.raises(BadInputError, match="Did you mean small"):
+        choose_budget(budgets, "smal", None)
