@@ -1,0 +1,117 @@
+"""This machine as a host: a lease is a folder, and what it runs outlives the runner as on a rented box."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launcher.clock import Clock
+from launcher.hosts.base import StepStatus
+from recipes import supervise
+
+
+class LocalHost:
+    """A folder on this machine with detached, lock-guarded processes."""
+
+    def __init__(self, root: Path, python: Path, clock: Clock) -> None:
+        self.root, self._python, self._clock = root, python, clock
+
+    @property
+    def python(self) -> str:
+        """The recipe environment's Python here."""
+        return str(self._python)
+
+    def path(self, remote: str) -> str:
+        """The absolute path of a path relative to the lease's folder."""
+        return str(self.root / remote)
+
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file or folder in; symbolic links stay links, so audio that is here already is not copied."""
+        target = self.root / remote
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        _remove(part)
+        if local.is_dir():
+            shutil.copytree(local, part, symlinks=True)
+        else:
+            shutil.copy2(local, part)
+        _remove(target)
+        part.replace(target)
+
+    def get(self, remote: str, local: Path) -> None:
+        """Bring a file home: a hard link where it can be one (no gigabytes copied), else a copy; atomic."""
+        local.parent.mkdir(parents=True, exist_ok=True)
+        part = local.with_name(f".{local.name}.part")
+        part.unlink(missing_ok=True)
+        source = self.root / remote
+        try:
+            os.link(source, part)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(source, part)
+        part.replace(local)
+
+    def read(self, remote: str, offset: int = 0, limit: int = 1 << 20) -> bytes:
+        """Bytes of a file from an offset; empty when there are none (yet)."""
+        try:
+            with (self.root / remote).open("rb") as file:
+                file.seek(offset)
+                return file.read(limit)
+        except FileNotFoundError:
+            return b""
+
+    def start(self, step: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        """Start a command in its own session; the step's lock keeps a second one from starting."""
+        if self.status(step).state == "running":
+            return
+        step_dir = self._step_dir(step)
+        step_dir.mkdir(parents=True, exist_ok=True)
+        (step_dir / "exit.json").unlink(missing_ok=True)  # an earlier attempt's end is not this one's
+        process = subprocess.Popen(
+            [self.python, supervise.__file__, str(step_dir), "--", *argv],
+            cwd=self.root, env={**inherited_environment(), **env}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and self.status(step).state in ("absent", "lost"):
+            self._clock.sleep(0.01)  # until the supervisor holds the step's lock
+
+    def status(self, step: str) -> StepStatus:
+        """How a step does, asked of its lock."""
+        state, code = supervise.status(self._step_dir(step))
+        return StepStatus(state, code)  # type: ignore[arg-type]  # the supervisor's four words
+
+    def signal(self, step: str, signum: int) -> None:
+        """Send a signal to a step's command, if it runs."""
+        supervise.signal_step(self._step_dir(step), signum)
+
+    def running_steps(self) -> list[str]:
+        """The steps that still hold their lock."""
+        folder = self.root / "steps"
+        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+        return [name for name in names if self.status(name).state == "running"]
+
+    def _step_dir(self, step: str) -> Path:
+        return self.root / "steps" / step
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# What a recipe may see of the launcher's environment: never the whole of it, for it may hold keys.
+_PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+           "CUDA_HOME", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "NEMO_CACHE_DIR", "XDG_CACHE_HOME",
+           "OMP_NUM_THREADS",
+           "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # fmt: skip
+
+
+def inherited_environment() -> dict[str, str]:
+    """The part of this environment that a recipe may see (no keys)."""
+    return {name: os.environ[name] for name in _PASSED if name in os.environ}

@@ -1,0 +1,1 @@
+"""What can be rented now, at what total price."""

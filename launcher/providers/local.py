@@ -1,0 +1,73 @@
+"""This machine as a provider: at price 0, through the same create, find, destroy and proof as any other."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+from launcher.clock import Clock
+from launcher.hosts.local import LocalHost
+from launcher.money import ZERO
+from launcher.providers.base import Intent, Listing, Machine, Offer, Presence
+from recipes.contract import write_json
+
+NAME = "lease.json"
+
+
+class LocalProvider:
+    """Leases are folders under the launcher's home; releasing one ends its processes and removes it."""
+
+    name = "local"
+    released_by: tuple[str, ...] = ("nothing to release: this machine costs nothing",)
+
+    def __init__(self, boxes: Path, python: Path, clock: Clock) -> None:
+        self._boxes, self._python, self._clock = boxes, python, clock
+
+    def offers(self) -> list[Offer]:
+        """This machine: its best GPU, or its CPU."""
+        from launcher.offers.local import local_offer
+
+        return [local_offer(self._clock)]
+
+    def create(self, intent: Intent) -> Machine:
+        """Make the lease's folder (nothing here bills)."""
+        machine = Machine(intent.label, intent.label, ZERO, {"deadline": intent.deadline})
+        write_json(self._boxes / intent.label / NAME, {"label": intent.label, "deadline": intent.deadline})
+        return machine
+
+    def find(self, label: str) -> tuple[Presence, Machine | None]:
+        """Present while the folder or any of its processes is there."""
+        box = self._boxes / label
+        if not box.exists():
+            return Presence.ABSENT, None
+        return Presence.PRESENT, Machine(label, label, ZERO)
+
+    def listing(self) -> Listing:
+        """All leases on this machine."""
+        if not self._boxes.is_dir():
+            return Listing((), complete=True)
+        names = sorted(box.name for box in self._boxes.iterdir() if not box.name.startswith("."))
+        return Listing(tuple(Machine(name, name, ZERO) for name in names), complete=True)
+
+    def connect(self, machine: Machine) -> LocalHost:
+        """The lease's folder as a host."""
+        return LocalHost(self._boxes / machine.ref, self._python, self._clock)
+
+    def destroy(self, machine: Machine) -> None:
+        """End the lease's processes (TERM, then KILL) and remove its folder."""
+        box = self._boxes / machine.ref
+        host = LocalHost(box, self._python, self._clock)
+        for signum, patience_s in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 10.0)):
+            for step in host.running_steps():
+                host.signal(step, signum)
+            ends = self._clock.monotonic() + patience_s
+            while host.running_steps() and self._clock.monotonic() < ends:
+                self._clock.sleep(0.05)
+        if host.running_steps():
+            return  # the proof will find it present, and the lease stays release_pending
+        if box.exists():
+            doomed = box.with_name(f".gone-{box.name}")
+            shutil.rmtree(doomed, ignore_errors=True)
+            box.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""Release with proof, on the real local provider and on one that lies."""
+
+import random
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from launcher.clock import SystemClock
+from launcher.home import Home
+from launcher.ledger import Lease, LeaseState, Ledger
+from launcher.money import ZERO, Usd
+from launcher.providers import Intent, Listing, Machine, Offer, Presence
+from launcher.providers.local import LocalProvider
+from launcher.providers.release import release
+
+OFFER = Offer(provider="local", offer_id="cpu", gpu="none", count=0, vram_gb=0, usd_per_hour=Usd(0))
+
+
+class Clock:
+    """Time that moves only when someone sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 20, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.open(Home(tmp_path / "home"), rng=random.Random(0))
+
+
+def created(ledger: Ledger, provider: LocalProvider) -> Lease:
+    run, _ = ledger.create_run("key", {}, "d")
+    lease = ledger.intend_lease(
+        run.run, provider="local", account="here", offer_id="cpu", max_usd_per_hour=ZERO, reserved=ZERO,
+        deadline="2026-11-20T12:00:00.000Z",
+    )  # fmt: skip
+    machine = provider.create(Intent(lease.label, OFFER, ZERO, lease.deadline))
+    return ledger.move_lease(lease.lease, LeaseState.CREATED, machine={"ref": machine.ref})
+
+
+def test_a_released_lease_has_two_absences_apart_in_time(ledger: Ledger, tmp_path: Path) -> None:
+    provider = LocalProvider(tmp_path / "boxes", Path(sys.executable), SystemClock())
+    done = release(ledger, created(ledger, provider), provider, Clock(), apart_s=30)
+    assert done.state is LeaseState.RELEASED
+    assert done.proof == ["2026-11-20T00:00:00.000Z absent", "2026-11-20T00:00:30.000Z absent"]
+    assert not list((tmp_path / "boxes").iterdir())
+
+
+def test_releasing_again_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    provider = LocalProvider(tmp_path / "boxes", Path(sys.executable), SystemClock())
+    once = release(ledger, created(ledger, provider), provider, Clock())
+    assert release(ledger, once, provider, Clock()) == once
+
+
+class Liar(LocalProvider):
+    """Says what it is told to say."""
+
+    presence: Presence
+    listed: Listing
+
+    def find(self, label: str) -> tuple[Presence, Machine | None]:
+        return self.presence, None
+
+    def listing(self) -> Listing:
+        return self.listed
+
+
+@pytest.mark.parametrize(
+    ("presence", "complete", "still_listed"),
+    [
+        (Presence.UNKNOWN, True, False),
+        (Presence.PRESENT, True, False),
+        (Presence.ABSENT, False, False),
+        (Presence.ABSENT, True, True),
+    ],
+)
+def test_an_answer_that_proves_nothing_leaves_the_release_pending(
+    ledger: Ledger, tmp_path: Path, presence: Presence, complete: bool, still_listed: bool
+) -> None:
+    provider = Liar(tmp_path / "boxes", Path(sys.executable), SystemClock())
+    lease = created(ledger, provider)
+    provider.presence = presence
+    machines = (Machine(lease.label, lease.label, ZERO),) if still_listed else ()
+    provider.listed = Listing(machines, complete=complete)
+    assert release(ledger, lease, provider, Clock()).state is LeaseState.RELEASE_PENDING
