@@ -45,6 +45,7 @@ class JobGate(_Part):
     baseline: Path | Literal["auto"] = Field("auto", description="per_sample.json of an earlier evaluation, or auto")
     priority: tuple[str, ...] = Field((), description="entity categories that matter most")
     cycle: Annotated[int, Field(ge=1, description="which round of tuning this is")] = 1
+    advisory: bool = Field(False, description="true: say what the gate says, and go on whatever it is")
 
 
 class JobResources(_Part):
@@ -109,7 +110,7 @@ def load_job(path: Path) -> Job:
         )  # fmt: skip
     given = dict(file.spec)
     base = given.get("base")
-    if isinstance(base, str) and _looks_like_path(base):
+    if isinstance(base, str) and looks_like_path(base):
         given["base"] = str((path.parent / Path(base).expanduser()).resolve())
     spec = check_spec(config, file.recipe, given)
     data = file.data.model_copy(
@@ -155,5 +156,6 @@ def check_spec(config: ConfigFile, recipe: str, given: dict[str, Any]) -> BaseMo
     return spec
 
 
-def _looks_like_path(base: str) -> bool:
+def looks_like_path(base: str) -> bool:
+    """Whether a base names a file rather than a pretrained model."""
     return base.endswith(".nemo") or base.startswith((".", "/", "~"))

@@ -1,0 +1,97 @@
+"""From a job file to a running run: check, split, plan, approve, reserve, start; for `plan`, `run` and `tune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
+from launcher.bundle import audio_path
+from launcher.clock import Clock
+from launcher.errors import BadInputError, RefusedError
+from launcher.home import Home
+from launcher.job import Job
+from launcher.ledger import Ledger, Run, RunState
+from launcher.money import ZERO
+from launcher.plan import Plan, make_plan
+from launcher.prepare import Prepared, prepare
+from launcher.providers.base import Offer
+from launcher.runner.control import is_running, spawn
+from recipes.contract import write_json
+from recipes.manifest import read_rows
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the budget it was made under and the data it stands on."""
+
+    plan: Plan
+    budget: Budget
+    prepared: Prepared
+    job: Job
+
+
+def plan_job(job: Job, home: Home, clock: Clock) -> Planned:
+    """Check the job's manifests, split, and choose where to run. Spends nothing, rents nothing."""
+    budgets_file = find_budgets(job.path.parent, Path.cwd(), home.root)
+    name, budget = choose_budget(load_budgets(budgets_file), job.budget, budgets_file)
+    for path in (job.data.manifest, job.data.validation, job.data.general):
+        if path is not None:
+            refuse_faulty(path)
+    priority = job.gate.priority if job.gate else ()
+    prepared = prepare(job.data, home.ensure(), priority)
+    return Planned(make_plan(job, prepared, _offers(job, budget, clock), name, budget), budget, prepared, job)
+
+
+def refuse_faulty(manifest: Path) -> None:
+    """Raise for the first fault of a manifest."""
+    for line, row in read_rows(manifest):
+        if not audio_path(row, manifest).is_file():
+            raise BadInputError(
+                "no such audio file.", file=manifest, line=line, key="audio_filepath", value=row["audio_filepath"],
+                fix="See them all with: launcher manifest check",
+            )  # fmt: skip
+
+
+def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock) -> tuple[Run, bool]:
+    """Approve, reserve and start the runner; (run, whether it is new). A double launch finds the first run.
+
+    Raises RefusedError when the plan costs money: only a price of 0 needs no YES.
+    """
+    plan = planned.plan
+    if plan.ceiling_usd > ZERO:
+        raise RefusedError("this plan costs money and nobody has approved it", fix="Type YES at a terminal.")
+    run, new = ledger.create_run(plan.run_key, plan.model_dump(mode="json"), plan.digest)
+    run_dir = home.run_dir(run.run)
+    if new:
+        write_json(run_dir / "plan.json", plan.model_dump(mode="json"))
+    advance(ledger, run)
+    if not is_running(run_dir):
+        spawn(home, run.run, clock)
+    return ledger.run(run.run), new
+
+
+def advance(ledger: Ledger, run: Run) -> None:
+    """Take a run that was planned (by this process, or by one that was killed) to reserved."""
+    plan = Plan.model_validate(run.plan)
+    state = ledger.run(run.run).state
+    if state is RunState.PLANNED:
+        allowed = {"providers": [plan.choice.offer.provider], "max_usd_per_hour": str(plan.choice.offer.usd_per_hour)}
+        ledger.approve(run.run, "free", plan.ceiling_usd, allowed, plan.digest)
+        ledger.move_run(run.run, RunState.APPROVED)
+        state = RunState.APPROVED
+    if state is RunState.APPROVED:
+        ledger.reserve(run.run, plan.budget, plan.ceiling_usd)
+        ledger.move_run(run.run, RunState.RESERVED)
+
+
+def _offers(job: Job, budget: Budget, clock: Clock) -> list[tuple[Offer, tuple[str, ...]]]:
+    allowed = set(job.resources.providers) & set(budget.providers)
+    if "local" not in allowed:
+        raise RefusedError(
+            "no provider is left: this launcher rents on this machine only, and it is not allowed here.",
+            file=job.path, key="resources.providers", value=job.resources.providers, fix="Add local.",
+        )  # fmt: skip
+    from launcher.offers.local import local_offer
+
+    return [(local_offer(clock), ("nothing to release: this machine costs nothing",))]
