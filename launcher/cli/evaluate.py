@@ -1,0 +1,58 @@
+"""`launcher evaluate MODEL MANIFEST`: transcribe and score here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from launcher.cli import common_options, context
+
+
+@click.command("evaluate")
+@click.argument("model")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Where the row files go [default: evaluations/MODEL].")
+@click.option("--general", type=click.Path(path_type=Path), help="A manifest of everyday speech, scored beside it.")
+@click.option("--mode", type=click.Choice(["clinical", "nvidia"]), default="clinical", show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@common_options
+def command(model: str, manifest: Path, out: Path | None, general: Path | None, mode: str, batch_size: int) -> int:
+    """Transcribe MANIFEST with MODEL (a .nemo file or a pretrained name) and score it; write the row files."""
+    from launcher.clock import SystemClock
+    from launcher.errors import BadInputError
+    from launcher.local_recipe import run_here
+    from launcher.report.leaderboard import score_table
+    from launcher.viewer.state import Progress
+    from launcher.workflow import refuse_faulty
+    from recipes.scoring import read_score
+
+    ctx = context()
+    if model.endswith(".nemo") and not Path(model).is_file():
+        raise BadInputError("no such .nemo file.", key="MODEL", value=model, file=model)
+    for path in (manifest, general):
+        if path is not None:
+            refuse_faulty(path)
+    folder = (out or Path("evaluations") / Path(model).stem.replace("/", "-")).absolute()
+    spec = {
+        "model": str(Path(model).absolute()) if model.endswith(".nemo") else model,
+        "manifest": str(manifest.absolute()), "general_manifest": str(general.absolute()) if general else None,
+        "mode": mode, "batch_size": batch_size,
+    }  # fmt: skip
+    progress = Progress()
+
+    def tell(event: dict[str, object]) -> None:
+        line = progress.fold(event)
+        if line:
+            ctx.out.say(line)
+
+    result = run_here("evaluate", spec, folder, SystemClock(), tell)
+    score = read_score(folder)[0]
+    other = read_score(folder / "general")[0] if general else None
+    ctx.out.say(score_table(score))
+    if other:
+        ctx.out.say(score_table(other, title="general set"))
+    files = [str(folder / name) for name in result["artifacts"]]
+    ctx.out.say(f"row files: {folder}")
+    ctx.out.result({**score, "general": other, "files": files})
+    return 0

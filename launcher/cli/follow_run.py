@@ -1,0 +1,26 @@
+"""The last act of every verb that watches a run: follow it, show its receipt, answer with its outcome."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launcher.cli.output import Output
+    from launcher.clock import Clock
+    from launcher.home import Home
+    from launcher.ledger import Ledger
+
+
+def follow(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock,
+           extra: dict[str, Any] | None = None) -> int:  # fmt: skip
+    """Attach, then print the receipt (and the JSON outcome); returns the exit code of the verb."""
+    from launcher.report.receipt import show_receipt
+    from launcher.viewer import attach
+
+    code = attach(home, ledger, run_id, out, clock)
+    run = ledger.run(run_id)
+    if run.outcome is not None:
+        show_receipt(run.outcome, out)
+    outcome = run.outcome or {"run": run.run, "state": str(run.state), "exit": code or 0}
+    out.result({**outcome, **(extra or {})})
+    return code or 0

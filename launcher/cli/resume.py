@@ -1,0 +1,35 @@
+"""`launcher resume RUN`: goes on from the journal; never rents twice."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli import common_options, context
+
+
+@click.command("resume")
+@click.argument("run")
+@click.option("--detach", is_flag=True, help="Start it and return at once.")
+@common_options
+def command(run: str, detach: bool) -> int:
+    """Go on with RUN where its journal says it was; a run that is over says how it ended."""
+    from launcher.cli.follow_run import follow
+    from launcher.clock import SystemClock
+    from launcher.home import Home
+    from launcher.ledger import Ledger
+    from launcher.runner.control import is_running, spawn
+    from launcher.workflow import advance
+
+    ctx, clock = context(), SystemClock()
+    home = Home.find(ctx.home)
+    ledger = Ledger.open(home, clock)
+    found = ledger.run(run)
+    if found.over and found.outcome is not None:
+        ctx.out.say(f"run {found.run} is over: {found.state}{f' ({found.reason})' if found.reason else ''}")
+    elif not is_running(home.run_dir(found.run)):
+        advance(ledger, found)
+        spawn(home, found.run, clock)
+    if detach:
+        ctx.out.result({"run": found.run, "state": str(ledger.run(found.run).state), "exit": 0})
+        return 0
+    return follow(home, ledger, found.run, ctx.out, clock)

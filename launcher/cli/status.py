@@ -1,0 +1,41 @@
+"""`launcher status [RUN]`: runs, what they hold, and what they have cost."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.cli import common_options, context
+
+
+@click.command("status")
+@click.argument("run", required=False)
+@common_options
+def command(run: str | None) -> int:
+    """List all runs, newest first, or one RUN with its leases."""
+    from rich.table import Table
+
+    from launcher.home import Home
+    from launcher.ledger import Ledger
+    from launcher.report.summary import summary
+    from launcher.runner.control import is_running
+
+    ctx = context()
+    home = Home.find(ctx.home)
+    ledger = Ledger.open(home)
+    found = [ledger.run(run)] if run else ledger.runs()
+    rows = [summary(each, ledger, alive=is_running(home.run_dir(each.run))) for each in found]
+    if not rows:
+        ctx.out.say("no runs yet; begin with: launcher tune RECORDINGS")
+    else:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("run", "state", "began", "leases", "spent", "ends by"):
+            table.add_column(name)
+        for row in rows:
+            leases = ", ".join(f"{lease['provider']} {lease['state']}" for lease in row["leases"]) or "none"
+            state = row["state"] if row["over"] or row["alive"] else f"{row['state']} (runner died: launcher resume)"
+            table.add_row(
+                row["run"], state, row["created_at"][:16], leases, f"${row['spent_usd']}", row["deadline"][:16]
+            )
+        ctx.out.say(table)
+    ctx.out.result({"runs": rows})
+    return 0

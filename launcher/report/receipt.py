@@ -1,0 +1,187 @@
+"""The receipt: scores before and after, what was forgotten, dollars charged, proof of release, what came home."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.clock import parse_iso
+from launcher.errors import ExitCode
+from launcher.ledger import Ledger, Run
+from launcher.money import Usd
+from launcher.plan import Plan
+from launcher.runner.steps import AFTER, BEFORE, TUNED
+from launcher.viewer.state import clock_words
+from recipes.contract import COMPLETE, sha256_of
+
+if TYPE_CHECKING:
+    from launcher.cli.output import Output
+
+FREE = "free: this machine is yours"
+
+
+def build_receipt(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: ExitCode, charged: Usd,
+                  released: bool, scores: dict[str, Any], decision: dict[str, Any] | None,
+                  gate: dict[str, Any] | None, leaderboards: list[str]) -> dict[str, Any]:  # fmt: skip
+    """The receipt as JSON-ready fields; also what `launcher run --json` prints."""
+    choice = plan.choice
+    leases = ledger.leases(run.run)
+    return {
+        "run": run.run,
+        "state": str(run.state),
+        "exit": int(code),
+        "reason": run.reason,
+        "recipe": plan.recipe,
+        "base": plan.spec.get("base", plan.spec.get("model")),
+        "where": {"provider": choice.offer.provider, "gpu": choice.offer.gpu, "offer_id": choice.offer.offer_id},
+        "usd": {
+            "expected_p50": str(choice.usd_p50),
+            "ceiling": str(plan.ceiling_usd),
+            "reserved": str(plan.ceiling_usd),
+            "charged": str(charged),
+            "charged_source": FREE,
+        },
+        "seconds": seconds_by_state(ledger.events(run.run)),
+        "artifacts": _artifacts(run_dir),
+        "scores": {name: scores.get(name) for name in (BEFORE, AFTER)},
+        "gate": gate,
+        "decision": decision,
+        "training": _training(run_dir),
+        "leaderboards": leaderboards,
+        "report": str(run_dir / "report.html"),
+        "receipt": str(run_dir / "receipt.json"),
+        "released": released,
+        "leases": [
+            {"lease": x.lease, "provider": x.provider, "state": str(x.state), "proof": x.proof or []} for x in leases
+        ],
+        "warnings": list(plan.data.get("warnings", [])),
+    }
+
+
+def seconds_by_state(events: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds a run spent in each state of its lease (and before it had one), from the journal's own times."""
+    marks: list[tuple[str, str]] = []
+    for event in events:
+        kind, _, state = event["kind"].partition(".")
+        if kind in ("run", "lease") and state and (kind == "lease" or state in ("planned", "collected", "settled")):
+            marks.append((state, event["at"]))
+    spent: dict[str, float] = {}
+    for (state, since), (_, until) in pairwise(marks):
+        seconds = (parse_iso(until) - parse_iso(since)).total_seconds()
+        spent[state] = round(spent.get(state, 0.0) + seconds, 3)
+    return spent
+
+
+def _artifacts(run_dir: Path) -> list[dict[str, Any]]:
+    """What came home, as it lies there now, the recipe's most worth first."""
+    try:
+        listed = json.loads((run_dir / COMPLETE).read_text(encoding="utf-8"))["artifacts"]
+    except (OSError, ValueError, KeyError):
+        return []
+    found = []
+    for item in listed:
+        path = run_dir / item["path"]
+        if path.is_file():
+            found.append({"path": str(path), "sha256": sha256_of(path), "bytes": path.stat().st_size})
+    return found
+
+
+def _training(run_dir: Path) -> dict[str, Any] | None:
+    try:
+        held: dict[str, Any] = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    metrics: dict[str, Any] = held.get("metrics", {})
+    return metrics
+
+
+def show_receipt(receipt: dict[str, Any], out: Output) -> None:
+    """Print a receipt for a person: the leaderboard before and after, then what it all came to."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from launcher.report.leaderboard import score_table
+
+    scores = receipt["scores"]
+    out.say("")
+    for part, title in (("target", ""), ("general", "general set")):
+        old, new = ((scores.get(when) or {}).get(part) for when in (BEFORE, AFTER))
+        shown = new or old
+        if shown:
+            out.say(score_table(shown, old if new else None, title=title))
+            out.say("")
+    good = receipt["exit"] == ExitCode.OK
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for index, (name, words) in enumerate((name, words) for name, words in _lines(receipt) if words):
+        mark = ("✓" if good else "✗") if index == 0 else ""
+        style = ("bold green" if good else "bold red") if index == 0 else "dim"
+        table.add_row(Text(mark, style=style), Text(name, style=style), Text(words))
+    out.say(table)
+    if not receipt["released"]:
+        out.warn("something may still bill: release is not proven; see launcher status")
+
+
+def _lines(receipt: dict[str, Any]) -> list[tuple[str, str]]:
+    tuned = next((a for a in receipt["artifacts"] if Path(a["path"]).name == TUNED), None)
+    size = f"\n{tuned['bytes'] / 1e6:,.1f} MB   sha256 {tuned['sha256'][:8]}…" if tuned else ""
+    head = _headline(receipt)
+    scores, decision = receipt["scores"], receipt["decision"]
+    usd = receipt["usd"]
+    proofs = [line for lease in receipt["leases"] for line in lease["proof"]]
+    return [
+        (head, tuned["path"] + size if tuned else receipt.get("reason") or ""),
+        ("keywords missed", _change(scores, "target", "macro", "ker")),
+        ("WER", _change(scores, "target", "micro", "wer") + _p_value(decision)),
+        ("general set WER", _change(scores, "general", "micro", "wer")),
+        ("gate", f"{receipt['gate']['decision']}: {' '.join(receipt['gate']['reasons'])}" if receipt["gate"] else ""),
+        ("decision", f"{decision['decision']}: {' '.join(decision['reasons'])}" if decision else ""),
+        ("money", f"${usd['charged']} charged ({usd['charged_source']}) of ${usd['ceiling']} approved"),
+        ("time", _time(receipt["seconds"])),
+        ("released", " · ".join(proofs)),
+        ("leaderboards", "\n".join(receipt["leaderboards"])),
+        ("report", receipt["report"]),
+    ]
+
+
+def _headline(receipt: dict[str, Any]) -> str:
+    if receipt["exit"] == ExitCode.OK:
+        decision = (receipt["decision"] or {}).get("decision")
+        return {"keep": "better model", "expand": "better model", None: "done"}.get(decision, "tuned model")
+    if receipt["exit"] == ExitCode.STOPPED_AT_LIMIT:
+        return "stopped early"
+    return {"refused": "not tuned", "cancelled": "cancelled"}.get(receipt["state"], "failed")
+
+
+def _change(scores: dict[str, Any], part: str, group: str, name: str) -> str:
+    old, new = (_leaf(scores.get(when), part, group, name) for when in (BEFORE, AFTER))
+    if old is None:
+        return ""
+    return _percent(old) + (f" → {_percent(new)}" if new is not None else "")
+
+
+def _leaf(score: dict[str, Any] | None, part: str, group: str, name: str) -> dict[str, Any] | None:
+    leaf: dict[str, Any] | None = ((score or {}).get(part) or {}).get(group, {}).get(name)
+    return leaf if leaf and leaf.get("rate") is not None else None
+
+
+def _percent(leaf: dict[str, Any]) -> str:
+    text = f"{100 * leaf['rate']:.1f}%"
+    if leaf.get("ci95"):
+        text += f" [{100 * leaf['ci95'][0]:.0f}–{100 * leaf['ci95'][1]:.0f}]"
+    return text
+
+
+def _p_value(decision: dict[str, Any] | None) -> str:
+    p = ((decision or {}).get("deltas", {}).get("paired") or {}).get("wer", {}).get("p_value")
+    if p is None:
+        return ""
+    return f"   (paired p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+
+
+def _time(seconds: dict[str, float]) -> str:
+    return " · ".join(f"{name} {clock_words(spent)}" for name, spent in seconds.items() if spent >= 1)

@@ -1,0 +1,34 @@
+"""`python -m launcher.runner HOME RUN`: what `launcher run` starts, detached."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from launcher.clock import SystemClock
+from launcher.home import Home
+from launcher.ledger import Ledger
+from launcher.providers.registry import provider_named
+from launcher.runner.control import announce, runner_lock
+from launcher.runner.machine import Runner
+
+
+def main(home_root: str, run_id: str) -> int:
+    """Take the run's lock and execute it; a second runner for the same run leaves at once."""
+    home, clock = Home(Path(home_root)), SystemClock()
+    with runner_lock(home.run_dir(run_id)) as mine:
+        if not mine:
+            return 0
+        announce(home.run_dir(run_id))
+        ledger = Ledger.open(home, clock)
+        run = ledger.run(run_id)
+        choice = run.plan["candidates"][run.plan["chosen"]]["offer"]
+        runner = Runner(home, ledger, provider_named(choice["provider"], home, clock), run, clock)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, runner.interrupt)
+        return int(runner.execute())
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

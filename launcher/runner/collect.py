@@ -1,0 +1,44 @@
+"""Brings a step's artefacts home: in order of worth, hash-checked, atomically, before anything is released."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from launcher.errors import RecipeError
+from launcher.hosts.base import Host
+from recipes.contract import COMPLETE, Artifact, sha256_of, write_json
+
+TRIES = 3  # of one artefact, when what arrives does not hash as promised
+
+
+def collect(host: Host, out: str, home: Path) -> list[Artifact]:
+    """Fetch what COMPLETE.json lists into `home`; files that are there already and whole are not fetched again.
+
+    Raises RecipeError when there is no whole COMPLETE.json or an artefact does not hash as it says.
+    """
+    listed = read_there(host, out)
+    for artifact in listed:
+        target = home / artifact.path
+        for _ in range(TRIES):
+            if target.is_file() and sha256_of(target) == artifact.sha256:
+                break
+            host.get(f"{out}/{artifact.path}", target)
+        else:
+            raise RecipeError(f"{artifact.path} came home damaged {TRIES} times", file=target)
+    write_json(home / COMPLETE, {"artifacts": [a.__dict__ for a in listed]})
+    return listed
+
+
+def read_there(host: Host, out: str) -> list[Artifact]:
+    """What a step's COMPLETE.json lists on its machine; a path that climbs out of the folder is refused."""
+    try:
+        listed = json.loads(host.read(f"{out}/{COMPLETE}", 0, 1 << 26))["artifacts"]
+        found = [Artifact(str(a["path"]), int(a["bytes"]), str(a["sha256"])) for a in listed]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError("the recipe said it was done but wrote no whole COMPLETE.json") from error
+    for artifact in found:
+        parts = Path(artifact.path).parts
+        if not parts or Path(artifact.path).is_absolute() or ".." in parts:
+            raise RecipeError(f"an artefact's path leads outside: {artifact.path!r}")
+    return found

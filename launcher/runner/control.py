@@ -1,0 +1,85 @@
+"""How the rest of the program speaks to a runner: its lock says whether it lives, a file says when to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from launcher.clock import Clock
+from launcher.errors import StateError
+from launcher.home import Home
+from recipes.contract import write_json
+from recipes.supervise import read_json
+
+StopHow = Literal["collect", "now"]
+
+
+@contextmanager
+def runner_lock(run_dir: Path) -> Iterator[bool]:
+    """Hold the run's lock; yields False when another runner holds it."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "runner.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def is_running(run_dir: Path) -> bool:
+    """Whether a runner lives for this run (asked of its lock, not of a process id)."""
+    if not (run_dir / "runner.lock").exists():
+        return False
+    with runner_lock(run_dir) as mine:
+        return not mine
+
+
+def spawn(home: Home, run_id: str, clock: Clock) -> None:
+    """Start the runner in its own session: a closed terminal or a dropped connection changes nothing."""
+    run_dir = home.run_dir(run_id)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    source = Path(__file__).resolve().parents[2]
+    with (run_dir / "runner.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher.runner", str(home.root), run_id],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": _with(str(source)), "LAUNCHER_HOME": str(home.root)},
+        )  # fmt: skip
+    started = run_dir / "runner.json"
+    while process.poll() is None:
+        held = read_json(started)
+        if held and held.get("pid") == process.pid:
+            return
+        clock.sleep(0.02)
+    if process.returncode not in (0, None) and not read_json(started):
+        raise StateError("the runner could not start", file=run_dir / "runner.log", fix="Its log says why.")
+
+
+def announce(run_dir: Path) -> None:
+    """The runner's first act: say that it holds the lock."""
+    write_json(run_dir / "runner.json", {"pid": os.getpid()})
+
+
+def ask_to_stop(run_dir: Path, how: StopHow) -> None:
+    """Ask the runner to collect and release, or to release now. `now` is never weakened to `collect`."""
+    if stop_asked(run_dir) != "now":
+        write_json(run_dir / "control.json", {"stop": how})
+
+
+def stop_asked(run_dir: Path) -> StopHow | None:
+    """What was asked, if anything."""
+    held = read_json(run_dir / "control.json")
+    asked = held.get("stop") if held else None
+    return "now" if asked == "now" else "collect" if asked == "collect" else None
+
+
+def _with(source: str) -> str:
+    held = os.environ.get("PYTHONPATH")
+    return f"{source}{os.pathsep}{held}" if held else source

@@ -1,0 +1,279 @@
+"""The state machine of one run: lease, stage, execute step by step, collect, release, settle. Resumable anywhere."""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from launcher import baselines, bundle
+from launcher.clock import Clock, iso, parse_iso
+from launcher.errors import ExitCode, LauncherError
+from launcher.home import Home
+from launcher.hosts.base import Host
+from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
+from launcher.money import ZERO
+from launcher.plan import Plan
+from launcher.providers.base import Intent, Machine, Presence, Provider
+from launcher.providers.release import release
+from launcher.report.after_run import gate_of, write_reports
+from launcher.runner.collect import collect
+from launcher.runner.control import stop_asked
+from launcher.runner.mirror import Mirror
+from launcher.runner.steps import BEFORE, FINETUNE, Step, steps_of
+from recipes.contract import RecipeExit, write_json
+
+POLL_S = 0.25
+COLLECT_PATIENCE_S = 180.0  # how long a recipe may take to save what it has, once asked to stop
+MOST_RESTARTS = 3  # of a recipe that died without a word (out of memory here, a reboot)
+
+
+_MEANS = {
+    int(RecipeExit.BAD_INPUT): ExitCode.BAD_INPUT,
+    int(RecipeExit.GATE_SAID_NO): ExitCode.GATE_SAID_NO,
+}
+
+
+class _Ending(Exception):  # noqa: N818
+    """How a run ends other than by finishing: its state, exit code and reason."""
+
+    def __init__(self, state: RunState, code: ExitCode, reason: str) -> None:
+        self.state, self.code, self.reason = state, code, reason
+        super().__init__(reason)
+
+
+class Runner:
+    """Executes one run. Every effect is journalled, so that a new Runner goes on where a killed one was."""
+
+    def __init__(self, home: Home, ledger: Ledger, provider: Provider, run: Run, clock: Clock) -> None:
+        self._home, self._ledger, self._provider, self._clock = home, ledger, provider, clock
+        self._run_id = run.run
+        self._plan = Plan.model_validate(run.plan)
+        self._dir = home.run_dir(run.run)
+        self._mirror = Mirror(self._dir)
+        self._interrupted = False
+
+    def interrupt(self, *_: object) -> None:
+        """A signal handler: release now."""
+        self._interrupted = True
+
+    def execute(self) -> ExitCode:
+        """Can leave something billing only if this process is killed; resume then goes on. Returns the exit code."""
+        run = self._ledger.run(self._run_id)
+        if run.state is RunState.RESERVED:
+            self._move(RunState.RUNNING)
+        if self._ledger.run(self._run_id).state is RunState.RUNNING:
+            try:
+                self._work()
+                self._move(RunState.COLLECTED)
+            except _Ending as end:
+                self._move(end.state, reason=end.reason, exit_code=int(end.code))
+            except (LauncherError, OSError) as error:
+                self._move(RunState.FAILED, reason=str(error), exit_code=int(ExitCode.RECIPE_FAILED))
+        released = self._release_all()
+        if self._ledger.run(self._run_id).state is RunState.COLLECTED:
+            limit = (self._ledger.step(self._run_id, FINETUNE) or {}).get("limit")
+            state, code = (RunState.STOPPED, ExitCode.STOPPED_AT_LIMIT) if limit else (RunState.SETTLED, ExitCode.OK)
+            self._move(state, reason=limit, exit_code=int(code))
+        return self._settle(released)
+
+    # -- the work -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Lease, stage, and every step with its artefacts home; raises _Ending for any other end."""
+        if stop_asked(self._dir):  # asked while no runner lived, perhaps
+            self._check_stop()
+        lease = self._lease()
+        host = self._provider.connect(_machine(lease))
+        lease = self._staged(lease, host)
+        for step in steps_of(self._plan):
+            result = self._ledger.step(self._run_id, step.name)
+            if result is None:
+                if step.name == BEFORE and baselines.restore(self._home, self._plan, self._dir / BEFORE):
+                    result = {"cached": True}
+                    self._mirror.say("note", message="baseline: measured before, taken from the cache")
+                else:
+                    result = self._perform(step, host, lease)
+                self._ledger.set_step(self._run_id, step.name, "done", result)
+            if step.name == BEFORE:
+                if not result.get("cached"):
+                    baselines.keep(self._home, self._plan, self._dir / BEFORE)
+                self._gate()
+            if step.name == FINETUNE and stop_asked(self._dir):
+                break
+        if self._ledger.leases(self._run_id)[-1].state is LeaseState.BUSY:
+            self._ledger.move_lease(lease.lease, LeaseState.DRAINED)
+
+    def _lease(self) -> Lease:
+        """The run's live lease, adopted or created. Can leave something billing."""
+        leases = [lease for lease in self._ledger.leases(self._run_id) if lease.state is not LeaseState.RELEASED]
+        lease = leases[-1] if leases else self._intend()
+        if lease.state in (LeaseState.RELEASING, LeaseState.RELEASE_PENDING):
+            raise _Ending(
+                RunState.FAILED, ExitCode.RECIPE_FAILED, "the runner died while releasing; nothing is left to do"
+            )
+        if lease.state in (LeaseState.INTENDED, LeaseState.UNKNOWN):
+            presence, machine = self._provider.find(lease.label)
+            if presence is Presence.UNKNOWN:
+                raise _Ending(
+                    RunState.FAILED, ExitCode.RECIPE_FAILED, f"{lease.provider} does not say what {lease.label} is"
+                )
+            if machine is None:
+                offer = self._plan.choice.offer
+                machine = self._provider.create(Intent(lease.label, offer, lease.max_usd_per_hour, lease.deadline))
+            lease = self._ledger.move_lease(lease.lease, LeaseState.CREATED, machine={"ref": machine.ref})
+        if lease.state is LeaseState.CREATED:
+            lease = self._ledger.move_lease(lease.lease, LeaseState.ARMED, deadline=lease.deadline)
+        return lease
+
+    def _intend(self) -> Lease:
+        choice = self._plan.choice
+        ends = self._clock.now() + timedelta(hours=self._plan.deadline_h)
+        return self._ledger.intend_lease(
+            self._run_id, provider=choice.offer.provider, account="here", offer_id=choice.offer.offer_id,
+            max_usd_per_hour=choice.offer.usd_per_hour, reserved=self._plan.ceiling_usd, deadline=iso(ends),
+        )  # fmt: skip
+
+    def _staged(self, lease: Lease, host: Host) -> Lease:
+        """Send the bundle; a machine that has it already is not sent it again."""
+        if lease.state is LeaseState.ARMED:
+            self._mirror.say("phase", name="staging")
+            manifests = {name: Path(path) for name, path in _paths(self._plan).items()}
+            base = str(self._plan.spec.get("base", self._plan.spec.get("model", "")))
+            link = self._provider.name == "local"
+            there = bundle.stage(
+                self._dir / "bundle", manifests, Path(base) if base.endswith(".nemo") else None, link=link
+            )
+            for part in ("code", "data", *(("base.nemo",) if base.endswith(".nemo") else ())):
+                host.put(there.root / part, part)
+            lease = self._ledger.move_lease(lease.lease, LeaseState.STAGED, bundle=there.digest, bytes=there.bytes)
+        if lease.state in (LeaseState.STAGED, LeaseState.DRAINED):
+            lease = self._ledger.move_lease(lease.lease, LeaseState.BUSY)
+        return lease
+
+    def _perform(self, step: Step, host: Host, lease: Lease) -> dict[str, Any]:
+        """Start a step, or follow it where it runs already; follow to its end; bring its artefacts home."""
+        self._ledger.set_step(self._run_id, step.name, "started")
+        self._mirror.say("phase", name=step.name)
+        out = f"out/{step.name}"
+        spec = self._dir / "specs" / f"{step.name}.json"
+        write_json(spec, step.spec_there(host.path))
+        restarts, asked_at, killed = 0, None, False
+        deadline = parse_iso(lease.deadline)
+        while True:
+            status = host.status(step.name)
+            if status.state == "absent" or (status.state == "lost" and asked_at is None):
+                if status.state == "lost":
+                    restarts += 1
+                    if restarts > MOST_RESTARTS:
+                        raise _Ending(
+                            RunState.FAILED,
+                            ExitCode.RECIPE_FAILED,
+                            f"{step.name} died {restarts} times without a word",
+                        )
+                    self._mirror.say(
+                        "warning", message=f"{step.name} died without a word; it goes on from its last checkpoint"
+                    )
+                host.put(spec, f"specs/{step.name}.json")
+                argv = [
+                    host.python,
+                    "-m",
+                    f"recipes.{step.recipe}",
+                    host.path(f"specs/{step.name}.json"),
+                    host.path(out),
+                ]
+                host.start(step.name, argv, {"PYTHONPATH": host.path("code"), "PYTHONUNBUFFERED": "1"})
+                continue
+            self._mirror.pull(host, step.name, out)
+            if status.state != "running":
+                break
+            overdue = self._clock.now() >= deadline
+            if self._interrupted or stop_asked(self._dir) == "now":
+                self._check_stop()
+            if asked_at is None and (overdue or stop_asked(self._dir) == "collect"):
+                why = "the deadline is reached" if overdue else "asked to stop"
+                self._mirror.say("note", message=f"{why}: collecting what there is")
+                host.signal(step.name, signal.SIGTERM)
+                asked_at = self._clock.monotonic()
+            if asked_at is not None and not killed and self._clock.monotonic() - asked_at > COLLECT_PATIENCE_S:
+                host.signal(step.name, signal.SIGKILL)
+                killed = True
+            self._clock.sleep(POLL_S)
+        self._mirror.pull(host, step.name, out)
+        return self._ended(step, host, out, status.code, asked_at is not None)
+
+    def _ended(self, step: Step, host: Host, out: str, code: int | None, asked: bool) -> dict[str, Any]:
+        """Judge how a step ended and collect what it made."""
+        good = code in (RecipeExit.DONE, RecipeExit.STOPPED_AT_LIMIT)
+        if good:
+            target = self._dir if step.name == FINETUNE else self._dir / step.name
+            artifacts = collect(host, out, target)
+            index = bundle.Bundle.load(self._dir / "bundle")
+            for folder, manifest in step.rows.items():
+                bundle.bring_home(target / folder, manifest, index.homeward)
+            limit = "stopped before the end of its schedule" if code == RecipeExit.STOPPED_AT_LIMIT else None
+            return {"artifacts": [a.path for a in artifacts], "limit": limit}
+        if asked:
+            raise _Ending(
+                RunState.STOPPED, ExitCode.INTERRUPTED, f"stopped during {step.name}; there was nothing to keep yet"
+            )
+        said = host.read(f"steps/{step.name}/log", 0, 1 << 24).decode("utf-8", "replace").strip().splitlines()
+        words = said[-1][:500] if said else f"exit code {code}"
+        what = _MEANS.get(code or 0, ExitCode.RECIPE_FAILED)
+        (self._dir / f"{step.name}.log").write_text("\n".join(said) + "\n", encoding="utf-8")
+        raise _Ending(RunState.FAILED, what, f"{step.name} failed: {words}")
+
+    def _gate(self) -> None:
+        """Ask whether tuning is worth it, where the job wants to know."""
+        decision = gate_of(self._plan, self._dir / BEFORE)
+        if decision is None:
+            return
+        write_json(self._dir / "gate.json", decision)
+        self._mirror.say("gate", decision=decision["decision"], reasons=decision["reasons"])
+        if decision["decision"] != "tune" and self._plan.gate is not None and not self._plan.gate.get("advisory"):
+            reasons = "; ".join(decision["reasons"])
+            raise _Ending(RunState.REFUSED, ExitCode.GATE_SAID_NO, f"the gate says {decision['decision']}: {reasons}")
+
+    def _check_stop(self) -> None:
+        if self._interrupted:
+            raise _Ending(RunState.CANCELLED, ExitCode.INTERRUPTED, "interrupted; released at once")
+        raise _Ending(RunState.CANCELLED, ExitCode.INTERRUPTED, "stopped; released at once")
+
+    # -- the end ------------------------------------------------------------------------------------------
+
+    def _release_all(self) -> bool:
+        """Release every lease of the run, with proof; True when nothing is left."""
+        done = True
+        for lease in self._ledger.leases(self._run_id):
+            released = release(self._ledger, lease, self._provider, self._clock)
+            self._mirror.say("lease", lease=lease.lease, state=released.state.value, proof=released.proof or [])
+            if released.state is LeaseState.RELEASED:
+                self._ledger.charge(released, ZERO, "free: this machine is yours")
+            done = done and released.state is LeaseState.RELEASED
+        return done
+
+    def _settle(self, released: bool) -> ExitCode:
+        """Settle the money, then write the report and the receipt; returns the exit code."""
+        charged = self._ledger.settle(self._run_id)
+        run = self._ledger.run(self._run_id)
+        code = ExitCode(run.exit_code or 0) if released else ExitCode.RELEASE_PENDING
+        outcome = write_reports(
+            run, self._plan, self._dir, self._ledger, code=code, charged=charged, released=released
+        )
+        self._ledger.set_outcome(self._run_id, outcome)
+        return code
+
+    def _move(self, state: RunState, **facts: Any) -> None:
+        self._ledger.move_run(self._run_id, state, **facts)
+        self._mirror.say("state", state=state.value, reason=facts.get("reason"))
+
+
+def _machine(lease: Lease) -> Machine:
+    held = lease.machine or {}
+    return Machine(str(held.get("ref", lease.label)), lease.label, lease.max_usd_per_hour)
+
+
+def _paths(plan: Plan) -> dict[str, str]:
+    names = ("train", "validation", "general_train", "general_validation")
+    return {name: plan.data[name] for name in names if plan.data.get(name)}

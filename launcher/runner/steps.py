@@ -1,0 +1,61 @@
+"""The steps of a run: which recipe each one calls, with which spec, on which of the bundle's manifests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.plan import Plan
+
+BEFORE, FINETUNE, AFTER = "before", "finetune", "after"
+TUNED = "adapted_model.nemo"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One recipe process. `spec` has box-relative paths under `paths`; `rows` maps output folder -> manifest name."""
+
+    name: str
+    recipe: str
+    spec: dict[str, Any]
+    paths: tuple[str, ...]
+    rows: dict[str, str] = field(default_factory=dict)
+
+    def spec_there(self, path_of: Any) -> dict[str, Any]:
+        """The spec with absolute paths of that machine."""
+        return {k: path_of(v) if k in self.paths and v is not None else v for k, v in self.spec.items()}
+
+
+def steps_of(plan: Plan) -> list[Step]:
+    """What a run of this plan does, in order."""
+    has_general = plan.data.get("general_validation") is not None
+    base_is_file = str(plan.spec.get("base", plan.spec.get("model", ""))).endswith(".nemo")
+    base = "base.nemo" if base_is_file else plan.spec.get("base", plan.spec.get("model"))
+    if plan.recipe == "evaluate":
+        return [_evaluate(BEFORE, base, base_is_file, has_general, plan.spec)]
+    finetune = {
+        **plan.spec,
+        "base": base,
+        "train_manifest": "data/train.jsonl",
+        "validation_manifest": "data/validation.jsonl",
+        "general_manifest": "data/general_train.jsonl" if has_general else None,
+        "general_validation_manifest": "data/general_validation.jsonl" if has_general else None,
+    }
+    paths = ("train_manifest", "validation_manifest", "general_manifest", "general_validation_manifest")
+    return [
+        _evaluate(BEFORE, base, base_is_file, has_general, {}),
+        Step(FINETUNE, "finetune", finetune, (*paths, "base") if base_is_file else paths, {"": "validation"}),
+        _evaluate(AFTER, f"out/{FINETUNE}/{TUNED}", True, has_general, {}),
+    ]
+
+
+def _evaluate(name: str, model: Any, is_file: bool, has_general: bool, given: dict[str, Any]) -> Step:
+    spec = {
+        **given,
+        "model": model,
+        "manifest": "data/validation.jsonl",
+        "general_manifest": "data/general_validation.jsonl" if has_general else None,
+    }
+    paths = ("manifest", "general_manifest", "model") if is_file else ("manifest", "general_manifest")
+    rows = {"": "validation", **({"general": "general_validation"} if has_general else {})}
+    return Step(name, "evaluate", spec, paths, rows)

@@ -1,0 +1,158 @@
+"""Follows a run to its end: reads its event file and its runner's lock; Ctrl-C asks before it does anything."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.cli.output import Output
+from launcher.clock import Clock
+from launcher.errors import ExitCode
+from launcher.home import Home
+from launcher.ledger import Ledger
+from launcher.runner.control import ask_to_stop, is_running
+from launcher.viewer.state import STEP_WORDS, Progress, sparkline
+from recipes.contract import EVENTS, read_events
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+POLL_S = 0.2
+
+
+class _Detach(Exception):  # noqa: N818
+    """The viewer leaves; the run goes on."""
+
+
+def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -> int | None:
+    """Show a run until its runner ends. Returns its exit code, or None when the viewer was told to detach."""
+    run_dir = home.run_dir(run_id)
+    view = _Live(out, run_id) if out.interactive else _Plain(out)
+    try:
+        with _signals(run_dir, out), view.shown() as show:
+            for event in _events(run_dir, clock):
+                show(event)
+    except _Detach:
+        out.say(f"left running; watch it again with: launcher attach {run_id}")
+        return None
+    run = ledger.run(run_id)
+    if not run.over or run.outcome is None:
+        out.warn(f"the runner of {run_id} died in state {run.state}; go on with: launcher resume {run_id}")
+        return int(ExitCode.RECIPE_FAILED)
+    return int(run.outcome.get("exit", run.exit_code or 0))
+
+
+def _events(run_dir: Path, clock: Clock) -> Iterator[dict[str, Any] | None]:
+    """New events as they come, None between; ends when the runner has ended and all was read."""
+    offset = 0
+    while True:
+        alive = is_running(run_dir)  # asked before reading: what it wrote last is still read
+        for after, event in read_events(run_dir / EVENTS, offset):
+            offset = after
+            yield event
+        if not alive:
+            return
+        yield None
+        clock.sleep(POLL_S)
+
+
+@contextmanager
+def _signals(run_dir: Path, out: Output) -> Iterator[None]:
+    """With a terminal Ctrl-C offers a choice; without one SIGINT and SIGTERM mean: release now."""
+
+    def release_now(*_: object) -> None:
+        ask_to_stop(run_dir, "now")
+        out.warn("stopping: releasing at once")
+
+    def choose(*_: object) -> None:
+        signal.signal(signal.SIGINT, release_now)
+        try:
+            out.console.print(
+                "\nd: leave it running   c: fetch what there is, then release   "
+                "anything else: go on watching   Ctrl-C again: release now",
+                markup=False,
+            )
+            answer = input("> ").strip().lower()
+        except EOFError:
+            answer = "d"
+        signal.signal(signal.SIGINT, choose)
+        if answer.startswith("d"):
+            raise _Detach
+        if answer.startswith("c"):
+            ask_to_stop(run_dir, "collect")
+
+    before = signal.signal(signal.SIGINT, choose if out.interactive else release_now)
+    before_term = signal.signal(signal.SIGTERM, release_now)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, before_term)
+
+
+class _Plain:
+    """One line for each thing worth a line."""
+
+    def __init__(self, out: Output) -> None:
+        self._out, self._progress = out, Progress()
+
+    @contextmanager
+    def shown(self) -> Iterator[Any]:
+        yield self._show
+
+    def _show(self, event: dict[str, Any] | None) -> None:
+        line = self._progress.fold(event) if event else None
+        if line:
+            self._out.say(line)
+
+
+class _Live:
+    """A bar and figures that stay in place; notes and warnings scroll above."""
+
+    def __init__(self, out: Output, run_id: str) -> None:
+        self._out, self._run_id, self._progress = out, run_id, Progress()
+
+    @contextmanager
+    def shown(self) -> Iterator[Any]:
+        from rich.live import Live
+
+        live: Live = Live(self._render(), console=self._out.console, refresh_per_second=5, transient=True)
+        guard = live if not self._out.quiet else nullcontext(live)
+        with guard:
+
+            def show(event: dict[str, Any] | None) -> None:
+                if event is not None:
+                    line = self._progress.fold(event)
+                    if line and event.get("kind") not in ("progress", "phase"):
+                        self._out.say(line)
+                live.update(self._render())
+
+            yield show
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        seen = self._progress
+        head = Text(f"run {self._run_id}  ", style="bold")
+        head.append(STEP_WORDS.get(seen.step, seen.step), style="cyan")
+        if seen.phase:
+            head.append(f" · {seen.phase}")
+        rows: list[RenderableType] = [head]
+        if seen.total:
+            grid = Table.grid(padding=(0, 1), expand=True)
+            grid.add_column(ratio=1)
+            grid.add_column(justify="right", no_wrap=True)
+            grid.add_row(ProgressBar(total=seen.total, completed=seen.at_step), f"{seen.at_step:,}/{seen.total:,}")
+            rows.append(grid)
+            figures = Text(" " + seen.line().partition(" · ")[2])
+            if seen.losses:
+                figures.append(f"   {sparkline(seen.losses)}", style="dim")
+            rows.append(figures)
+        rows.append(Text(" Ctrl-C: leave it running, or fetch what there is and release", style="dim"))
+        return Group(*rows)
