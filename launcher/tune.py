@@ -1,0 +1,160 @@
+"""What `launcher tune` adds to `launcher run`: recordings become a checked manifest and a job, then a baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launcher import baselines
+from launcher.cli.output import Output
+from launcher.clock import Clock
+from launcher.data import import_recordings
+from launcher.errors import BadInputError, GateError
+from launcher.home import Home
+from launcher.job import Job, load_job, looks_like_path
+from launcher.local_recipe import run_here
+from launcher.report.after_run import gate_of
+from launcher.viewer.state import Progress, verdict
+from launcher.workflow import Planned, refuse_faulty
+from recipes.contract import COMPLETE, write_atomic
+from recipes.scoring import read_score
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked of `tune`."""
+
+    recordings: Path
+    general: Path | None
+    base: str | None
+    transcripts: Path | None
+    out: Path | None
+    group_by: str
+    priority: tuple[str, ...]
+    settings: tuple[str, ...]
+    cycle: int
+    strict_gate: bool
+    budget: str | None
+
+
+def prepare_job(wishes: Wishes, home: Home, out: Output) -> Job:
+    """Import the recordings, check the manifest, and write the job.yaml that `launcher run` would take."""
+    spec = parse_settings(wishes.settings)
+    if wishes.base is not None:
+        spec["base"] = str(Path(wishes.base).expanduser().absolute()) if looks_like_path(wishes.base) else wishes.base
+    folder = (wishes.out or home.corpora / _slug(wishes.recordings)).absolute()
+    manifest = _manifest_of(wishes.recordings, folder, wishes.transcripts, out)
+    general = _manifest_of(wishes.general, folder / "general", None, out) if wishes.general else None
+    for path in (manifest, general):
+        if path is not None:
+            refuse_faulty(path)
+    job: dict[str, Any] = {
+        "recipe": "finetune",
+        "spec": spec,
+        "data": {"manifest": str(manifest), "group_by": wishes.group_by},
+        "gate": {"priority": list(wishes.priority), "cycle": wishes.cycle, "advisory": not wishes.strict_gate},
+    }
+    if general is not None:
+        job["data"]["general"] = str(general)
+    if wishes.budget is not None:
+        job["budget"] = wishes.budget
+    text = "# Written by `launcher tune`; run it again with: launcher run job.yaml\n"
+    path = folder / "job.yaml"
+    write_atomic(path, text + yaml.safe_dump(job, sort_keys=False, allow_unicode=True))
+    return load_job(path)
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """`KEY=VALUE` pairs with YAML values; raises BadInputError."""
+    spec: dict[str, Any] = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise BadInputError("must be KEY=VALUE.", key="--set", value=item, fix="Such as: --set max_steps=200")
+        try:
+            spec[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise BadInputError("has a value that cannot be read.", key="--set", value=item) from None
+        if isinstance(spec[key.strip()], str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value.strip()):
+            spec[key.strip()] = float(value)  # YAML 1.1 reads 1e-3 as text
+    return spec
+
+
+def measure_baseline(planned: Planned, home: Home, out: Output, clock: Clock) -> None:
+    """Score the base model here (once per model, data and scorer), say how it does, and ask the gate.
+
+    Raises GateError (exit 7) when the gate is strict and says no.
+    """
+    plan, prepared = planned.plan, planned.prepared
+    place = home.baselines / baselines.key_of(plan)
+    if not (place / COMPLETE).exists():
+        out.say(f"Measuring {_name(plan.spec['base'])} on {prepared.validation_rows} held-out clips …")
+        work = home.baselines / f".measuring-{place.name}"
+        shutil.rmtree(work, ignore_errors=True)
+        spec = {"model": plan.spec["base"], "manifest": prepared.validation,
+                "general_manifest": prepared.general_validation}  # fmt: skip
+        run_here("evaluate", spec, work, clock, _teller(out))
+        shutil.rmtree(place, ignore_errors=True)
+        work.rename(place)
+    score = read_score(place)[0]
+    apart = f", {prepared.grouped_by} apart from training" if prepared.grouped_by else ""
+    out.say(f"Baseline  {_name(plan.spec['base'])} on {prepared.validation_rows} held-out clips{apart}")
+    figures = [f"WER {_percent(score['micro']['wer'])}"]
+    if (score["macro"].get("ker") or {}).get("rate") is not None:
+        figures.append(f"keywords missed {_percent(score['macro']['ker'])}")
+    if prepared.general_validation:
+        general = read_score(place / "general")[0]
+        figures.append(f"general set WER {_percent(general['micro']['wer'])}")
+    out.say(f"          {'  ·  '.join(figures)}")
+    if plan.gate is None:
+        return
+    decision = gate_of(plan, place)
+    if decision is not None:
+        out.say(f"Worth tuning? {verdict(decision['decision'])} {' '.join(decision['reasons'])}")
+        if decision["decision"] != "tune" and not plan.gate.get("advisory"):
+            raise GateError(f"the gate says {decision['decision']}", fix="Without --gate its word is only advice.")
+
+
+def _manifest_of(given: Path, folder: Path, transcripts: Path | None, out: Output) -> Path:
+    """The manifest itself, or the one that importing a folder makes."""
+    if given.is_file() and given.suffix in (".jsonl", ".json"):
+        return given.absolute()
+    found = import_recordings(given, folder, transcripts=(transcripts,) if transcripts else ())
+    formats = ", ".join(found.formats)
+    left = f"; {len(found.skipped)} left out (list: {found.skipped_csv})" if found.skipped else ""
+    out.say(f"Read {found.rows} clips, {found.hours:.2f} h ({formats} → 16 kHz mono){left}")
+    for warning in found.warnings:
+        out.say(f"  {warning}", style="yellow")
+    return found.manifest
+
+
+def _teller(out: Output) -> Callable[[dict[str, Any]], None]:
+    progress = Progress()
+
+    def tell(event: dict[str, Any]) -> None:
+        line = progress.fold(event)
+        if line and event.get("kind") in ("warning", "note"):
+            out.say(line)
+
+    return tell
+
+
+def _slug(path: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.absolute().name).strip("-.") or "recordings"
+    return f"{name[:40]}-{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]}"
+
+
+def _name(base: str) -> str:
+    return Path(base).name if base.endswith(".nemo") else base
+
+
+def _percent(leaf: dict[str, Any]) -> str:
+    text = f"{100 * leaf['rate']:.1f}%"
+    return text + (f" [{100 * leaf['ci95'][0]:.0f}–{100 * leaf['ci95'][1]:.0f}]" if leaf.get("ci95") else "")
