@@ -30,7 +30,7 @@ class Home:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             probe = self.root / f".writable.{os.getpid()}"
             probe.write_text("")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another thread of ours may have taken it away
         except OSError as error:
             raise StateError(
                 f"the launcher's folder cannot be written: {error.strerror}.",
