@@ -83,24 +83,25 @@ class ConfigFile:
         try:
             return model.model_validate(self.data if data is None else data)
         except ValidationError as error:
-            # A typo is reported before the setting that it left missing.
-            first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-            raise self.fault(first, model, at) from None
-
-    def fault(self, detail: ErrorDetails, model: type[BaseModel], at: KeyPath = ()) -> BadInputError:
-        """The one clear message for a pydantic error."""
-        location = detail["loc"]
-        owner, keys = _walk(model, location)
-        path: KeyPath = (*at, *keys)
-        problem, fix = _explain(detail, owner, str(keys[-1]) if keys else "")
-        return BadInputError(
-            problem, fix=fix, file=self.path, line=self.line_of(path), key=dotted(path), value=detail.get("input")
-        )
+            problem, fix, keys, value = explain(error, model)
+            where: KeyPath = (*at, *keys)
+            raise BadInputError(
+                problem, fix=fix, file=self.path, line=self.line_of(where), key=dotted(where), value=value
+            ) from None
 
 
 def load(path: Path, model: type[Model]) -> Model:
     """Read `path` as `model`; raises BadInputError with file, line, key, value and fix."""
     return ConfigFile(path).parse(model)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str, KeyPath, object]:
+    """The first fault in words: (problem, fix, path of the key, value)."""
+    # A typo is reported before the setting that it left missing.
+    detail = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    owner, keys = _walk(model, detail["loc"])
+    problem, fix = _explain(detail, owner, str(keys[-1]) if keys else "")
+    return problem, fix, keys, detail.get("input")
 
 
 def dotted(keys: KeyPath) -> str:

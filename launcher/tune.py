@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from launcher import baselines
 from launcher.cli.output import Output
 from launcher.clock import Clock
+from launcher.configfile import dotted, explain
 from launcher.data import import_recordings
 from launcher.errors import BadInputError, GateError
 from launcher.home import Home
-from launcher.job import Job, load_job, looks_like_path
+from launcher.job import Job, load_job, looks_like_path, recipe_module
 from launcher.local_recipe import run_here
 from launcher.report.after_run import gate_of
 from launcher.viewer.state import Progress, verdict
@@ -49,6 +51,7 @@ def prepare_job(wishes: Wishes, home: Home, out: Output) -> Job:
     spec = parse_settings(wishes.settings)
     if wishes.base is not None:
         spec["base"] = str(Path(wishes.base).expanduser().absolute()) if looks_like_path(wishes.base) else wishes.base
+    _refuse_wrong(spec, wishes)  # before minutes go into importing
     folder = (wishes.out or home.corpora / _slug(wishes.recordings)).absolute()
     manifest = _manifest_of(wishes.recordings, folder, wishes.transcripts, out)
     general = _manifest_of(wishes.general, folder / "general", None, out) if wishes.general else None
@@ -85,6 +88,23 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         if isinstance(spec[key.strip()], str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value.strip()):
             spec[key.strip()] = float(value)  # YAML 1.1 reads 1e-3 as text
     return spec
+
+
+def _refuse_wrong(spec: dict[str, Any], wishes: Wishes) -> None:
+    module = recipe_module("finetune")
+    model: type[BaseModel] = module.SPEC
+    stand_in = {name: "pending" for name in module.DATA_FIELDS if model.model_fields[name].is_required()}
+    try:
+        checked = model.model_validate({**stand_in, **spec})
+    except ValidationError as error:
+        problem, fix, keys, value = explain(error, model)
+        raise BadInputError(problem, fix=fix, key=f"--set {dotted(keys)}", value=value) from None
+    base = str(getattr(checked, "base", ""))
+    if base.endswith(".nemo") and not Path(base).is_file():
+        raise BadInputError("no such .nemo file.", key="--base", value=base, file=base)
+    for option, path in (("PATH", wishes.recordings), ("--general", wishes.general)):
+        if path is not None and not path.exists():
+            raise BadInputError("no such file or folder.", key=option, value=str(path), file=path)
 
 
 def measure_baseline(planned: Planned, home: Home, out: Output, clock: Clock) -> None:
