@@ -5,7 +5,7 @@ A score is the content of score.json, as `recipes.scoring` writes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def score_table(score: Score, before: Score | None = None, title: str = "") -> T
     table.add_column("errors / total", justify="right")
     pairs = [(name, leaf, (before or {}) and dict(headline_rows(before or {})).get(name))
              for name, leaf in headline_rows(score)]  # fmt: skip
-    categories = _worst_first((score.get("ker_by") or {}).get("entity_category") or {})
+    categories = worst_first((score.get("ker_by") or {}).get("entity_category") or {})
     old = ((before or {}).get("ker_by") or {}).get("entity_category") or {}
     pairs += [(f"  {name}", leaf, old.get(name)) for name, leaf in categories]
     for name, leaf, was in pairs:
@@ -167,7 +167,7 @@ def _group(score: Score, before: Score | None, group: str) -> list[str]:
         return [f"No row has a term with a `{group}`." if group != "term" else "No row has a term.", ""]
     old = ((before or {}).get("ker_by") or {}).get(group) or {}
     lines = _head(group, before)
-    lines += [_line(cell(name), leaf, old.get(name), before) for name, leaf in _worst_first(leaves)]
+    lines += [_line(cell(name), leaf, old.get(name), before) for name, leaf in worst_first(leaves)]
     return [*lines, ""]
 
 
@@ -176,9 +176,7 @@ def _numbers(score: Score) -> list[str]:
     if not errors:
         return ["## Numbers and units", "", "No error in a number or a unit.", ""]
     lines = ["## Numbers and units", "", "| kind | said | heard | audio |", "|---|---|---|---|"]
-    order = ("tenfold", "value", "unit", "missing", "added", "number_format")
-    ranked = sorted(errors, key=lambda e: order.index(e["kind"]) if e["kind"] in order else len(order))
-    for error in ranked[:_SHOWN_NUMBERS]:
+    for error in gravest_first(errors)[:_SHOWN_NUMBERS]:
         said = [cell(error[key]) or "\u2013" for key in ("kind", "reference", "hypothesis", "audio_filepath")]
         lines.append(f"| {' | '.join(said)} |")
     if len(errors) > _SHOWN_NUMBERS:
@@ -186,7 +184,13 @@ def _numbers(score: Score) -> list[str]:
     return [*lines, ""]
 
 
-def _worst_first(leaves: Mapping[str, Leaf]) -> list[tuple[str, Leaf]]:
+def gravest_first(errors: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Number errors, a tenfold dose before a mere difference of form."""
+    order = ("tenfold", "value", "unit", "missing", "added", "number_format")
+    return sorted(errors, key=lambda error: order.index(error["kind"]) if error["kind"] in order else len(order))
+
+
+def worst_first(leaves: Mapping[str, Leaf]) -> list[tuple[str, Leaf]]:
     """Highest rate first; of equal rates the one with more rows, which is the surer."""
     return sorted(
         leaves.items(), key=lambda item: (-(item[1].get("rate") or 0), -(item[1].get("total") or 0), item[0])

@@ -57,9 +57,7 @@ def decide(
     """
     warnings = _comparable(before, after, "BEFORE", "AFTER")
     if (general_before is None) != (general_after is None):
-        raise ManifestError(
-            "general set", None, "one of two scores is missing.", fix="Give both, or neither."
-        )
+        raise ManifestError("general set", None, "one of two scores is missing.", fix="Give both, or neither.")
     metric, old, new = _target(before, after, priority)
     was, now = exact(old), exact(new)
     deltas: dict[str, Any] = {"metric": metric, "target": _delta(old, new)}
@@ -86,13 +84,9 @@ def decide(
     rise = exact(second) - exact(first)
     deltas["general_wer"] = _delta(first, second) | {"max_rise": max_general_rise}
     if rise > Fraction(repr(max_general_rise)):
-        reasons.insert(
-            0, f"It forgot: general WER {_moved(first, second)}, more than {max_general_rise:.2f} up."
-        )
+        reasons.insert(0, f"It forgot: general WER {_moved(first, second)}, more than {max_general_rise:.2f} up.")
         return Decision("reject_forgets", reasons, deltas, warnings)
-    reasons.append(
-        f"General WER {_moved(first, second)}: within {max_general_rise:.2f}, nothing much forgotten."
-    )
+    reasons.append(f"General WER {_moved(first, second)}: within {max_general_rise:.2f}, nothing much forgotten.")
     return Decision(decision, reasons, deltas, warnings)
 
 
@@ -152,9 +146,7 @@ def _by_change(metric: str, was: Fraction, now: Fraction) -> tuple[str, str]:
     return "grow", f"{said}: worse. It learned the rows by heart; grow the manifest, do not tune harder."
 
 
-def _target(
-    before: Mapping[str, Any], after: Mapping[str, Any], priority: Sequence[str]
-) -> tuple[str, Leaf, Leaf]:
+def _target(before: Mapping[str, Any], after: Mapping[str, Any], priority: Sequence[str]) -> tuple[str, Leaf, Leaf]:
     if priority:
         pooled = [_pooled(score, priority) for score in (before, after)]
         return "ker", pooled[0], pooled[1]

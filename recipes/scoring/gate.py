@@ -38,9 +38,7 @@ class Gate:
         return {"decision": self.decision, "reasons": self.reasons, "numbers": self.numbers}
 
 
-def gate(
-    manifest: Sequence[Row], baseline: Sequence[Row], priority: Sequence[str] = (), cycle: int = 1
-) -> Gate:
+def gate(manifest: Sequence[Row], baseline: Sequence[Row], priority: Sequence[str] = (), cycle: int = 1) -> Gate:
     """Decide by the rules of NVIDIA's clinical evaluation, whose thresholds are for its own `nvidia` mode.
 
     `manifest` is the whole set (it is what must have 100 rows, and 5 in every priority category);
@@ -59,9 +57,7 @@ def gate(
                 "baseline", None, f"{row.get('audio_filepath')} is not in the manifest.",
                 key="audio_filepath", fix="Score the base model on rows of this manifest.",
             )  # fmt: skip
-    counts = Counter(
-        str(row["entity_category"]) for row in manifest if row.get("entity_category") is not None
-    )
+    counts = Counter(str(row["entity_category"]) for row in manifest if row.get("entity_category") is not None)
     _check_names(priority, counts)
     # What a row is comes from the manifest; what was heard, from the baseline.
     scored = [{**row, **known[row.get("audio_filepath")]} for row in baseline]
@@ -78,7 +74,7 @@ def gate(
     if few:
         return Gate("grow", few, numbers)
     leaf: Leaf = numbers["leaf"]
-    what = "keywords missed" if by_terms else "WER"
+    what = "Keywords missed" if by_terms else "WER"
     where = f" in {', '.join(priority)}" if priority else ""
     said = f"{what}{where}: {_percent(leaf)} of {leaf['total']} scored rows"
     beside = numbers["ker_clinical"]
@@ -116,9 +112,7 @@ def _by_threshold(value: Fraction, reasons: list[str], numbers: dict[str, Any], 
             "harden", [*reasons, "Below 10%: make the evaluation harder before paying for training."], numbers
         )
     if cycle <= 1:
-        return Gate(
-            "expand", [*reasons, "Between 10% and 30% in cycle 1: add data of this kind first."], numbers
-        )
+        return Gate("expand", [*reasons, "Between 10% and 30% in cycle 1: add data of this kind first."], numbers)
     return Gate("tune", [*reasons, f"Between 10% and 30% in cycle {cycle}: tune."], numbers)
 
 
@@ -133,9 +127,7 @@ def _too_few(
             lacking = MIN_CATEGORY_ROWS - counts.get(name, 0)
             few.append(f"{counts.get(name, 0)} rows of {name}, {MIN_CATEGORY_ROWS} needed: add {lacking}.")
     if leaf is None and not few:
-        few.append(
-            f"The baseline has no {'row with a term' if by_terms else 'row'} to go by: score more rows."
-        )
+        few.append(f"The baseline has no {'row with a term' if by_terms else 'row'} to go by: score more rows.")
     return few
 
 

@@ -51,9 +51,7 @@ class Bootstrap:
         return {"mean": self.mean, "half_width": self.half_width, "percentile95": list(self.percentile)}
 
 
-def bootstrap_rate(
-    errors: Floats, totals: Floats, replications: int = 1000, seed: int = 42
-) -> Bootstrap | None:
+def bootstrap_rate(errors: Floats, totals: Floats, replications: int = 1000, seed: int = 42) -> Bootstrap | None:
     """Resample rows with replacement: each replication's rate is its summed errors over its summed totals.
 
     `errors` and `totals` have one entry a row. None without rows, without reference words, or with no

@@ -88,9 +88,7 @@ _BEFORE = str.maketrans(
         "\u02c2": "<",
     }
 )
-_LETTERS = str.maketrans(
-    {"\u00f8": "o", "\u0142": "l", "\u0111": "d", "\u0131": "i", "\u00e6": "ae", "\u0153": "oe"}
-)
+_LETTERS = str.maketrans({"\u00f8": "o", "\u0142": "l", "\u0111": "d", "\u0131": "i", "\u00e6": "ae", "\u0153": "oe"})
 _GROUP_SPACES = re.compile(r"(?<![\d.,])\d{1,3}(?:[\u00a0\u2009\u202f]\d{3})+(?!\d)")
 _RAISED = re.compile(rf"(?<=\d)([\u207a\u207b]?[{_SUPERSCRIPTS}]+)")
 _VULGAR = "\u00bc-\u00be\u2150-\u215e\u2189"

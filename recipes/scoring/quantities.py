@@ -135,7 +135,8 @@ def number_errors(reference: str, hypothesis: str) -> list[tuple[str, str, str]]
         return []
     said, heard = quantities(reference.split()), quantities(hypothesis.split())
     found: list[tuple[str, str, str]] = []
-    for op in Levenshtein.opcodes([_hashable(q) for q in said], [_hashable(q) for q in heard]):
+    # Aligned by value alone: a unit that was lost must not push the number onto another one.
+    for op in Levenshtein.opcodes([str(q.value) for q in said], [str(q.value) for q in heard]):
         if op.tag in ("equal", "replace"):
             pairs = zip(said[op.src_start : op.src_end], heard[op.dest_start : op.dest_end], strict=True)
             found += [(a.said, b.said, _kind(a, b)) for a, b in pairs if a.said != b.said]
@@ -147,9 +148,7 @@ def number_errors(reference: str, hypothesis: str) -> list[tuple[str, str, str]]
     return found
 
 
-def numbers_wrong(
-    text: str, pred_text: str, normal: tuple[str, str] | None = None
-) -> list[tuple[str, str, str]]:
+def numbers_wrong(text: str, pred_text: str, normal: tuple[str, str] | None = None) -> list[tuple[str, str, str]]:
     """`number_errors` of two raw texts, in the raw texts' own words where they can be found.
 
     `normal` holds their `clinical` forms where the caller has them.
@@ -187,10 +186,6 @@ def same_in_another_form(term: str, hypothesis: str) -> tuple[str, str] | None:
         return None
     said = [q.said for q in quantities(heard) if q.key in {m.key for m in mine}]
     return (term, " ".join(said)) if said else None
-
-
-def _hashable(quantity: Quantity) -> str:
-    return f"{quantity.value} {quantity.unit}"
 
 
 def _idle(quantity: Quantity) -> bool:

@@ -120,21 +120,15 @@ def _check_matched(references: Sequence[Mapping[str, Any]], hypotheses: Mapping[
     for line, row in enumerate(references, 1):
         path = text_of(row, "audio_filepath", "references", line)
         if path in seen:
-            raise ManifestError(
-                "references", line, "this audio is there twice.", key="audio_filepath", value=path
-            )
+            raise ManifestError("references", line, "this audio is there twice.", key="audio_filepath", value=path)
         if path not in hypotheses:
-            raise ManifestError(
-                "references", line, f"no hypothesis for {path}.", key="audio_filepath", value=path
-            )
+            raise ManifestError("references", line, f"no hypothesis for {path}.", key="audio_filepath", value=path)
         if not isinstance(hypotheses[path], str):
             raise ManifestError("hypotheses", None, f"{path}: expected text.", key="pred_text")
         seen.add(path)
     for path in hypotheses:
         if path not in seen:
-            raise ManifestError(
-                "hypotheses", None, f"no reference for {path}.", key="audio_filepath", value=path
-            )
+            raise ManifestError("hypotheses", None, f"no reference for {path}.", key="audio_filepath", value=path)
 
 
 def _summary(
@@ -145,9 +139,7 @@ def _summary(
     bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
-    edits = {
-        key: sum(row[key] for row in rows) for key in ("substitutions", "deletions", "insertions", "hits")
-    }
+    edits = {key: sum(row[key] for row in rows) for key in ("substitutions", "deletions", "insertions", "hits")}
     word_errors = [row["substitutions"] + row["deletions"] + row["insertions"] for row in rows]
     by: dict[str, dict[str, Leaf]] = {}
     for group in GROUPS:
@@ -163,9 +155,7 @@ def _summary(
         "hours": round(sum(_seconds(row.get("duration")) for row in rows) / 3600, 6),
         "micro": {
             "wer": _resampled(word_errors, [row["ref_words"] for row in rows], bootstrap, seed),
-            "cer": _resampled(
-                [r["char_errors"] for r in rows], [r["ref_chars"] for r in rows], bootstrap, seed
-            ),
+            "cer": _resampled([r["char_errors"] for r in rows], [r["ref_chars"] for r in rows], bootstrap, seed),
         },
         "macro": {
             "wer": _resampled([row["wer"] for row in rows], [1] * len(rows), bootstrap, seed),
@@ -223,9 +213,7 @@ def _warnings(rows: list[dict[str, Any]], empty_terms: list[str], mode: str, tra
     silent = [row["audio_filepath"] for row in rows if not row["ref_chars"]]
     if silent:
         warnings.append(f"empty reference in {_rows(silent)}: every word heard there counts as one error.")
-    trained = [
-        r["audio_filepath"] for r in rows if r["audio_filepath"] in training or r.get("split") == "train"
-    ]
+    trained = [r["audio_filepath"] for r in rows if r["audio_filepath"] in training or r.get("split") == "train"]
     if trained:
         warnings.append(f"{_rows(trained)} of these were trained on: not validation-only numbers.")
     return warnings

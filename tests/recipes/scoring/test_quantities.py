@@ -28,6 +28,7 @@ from recipes.scoring.quantities import as_written, numbers_wrong, quantities
         ("give 1,000 units", "give 1000 units", []),
         ("give it now", "give them now", []),
         ("5 mg then 10 ml", "10 ml", [("5 mg", "", "missing")]),
+        ("in 5 hours", "in 5 10", [("5 hours", "5", "unit"), ("", "10", "added")]),
     ],
 )  # fmt: skip
 def test_number_and_unit_errors_are_named(said: str, heard: str, errors: list[tuple[str, str, str]]) -> None:
