@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import statistics
 import sys
 import time
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import jiwer
@@ -82,8 +85,8 @@ def main() -> None:
     result = {
         "rows": asked.rows, "words_per_row": 20, "ratio_to_jiwer": round(ratio, 2), "limit": LIMIT,
         "ours_s": [round(s, 2) for s in ours], "jiwer_wer_and_cer_s": [round(s, 2) for s in theirs],
-        "python": platform.python_version(),
-        "jiwer": jiwer.__version__ if hasattr(jiwer, "__version__") else "4",
+        "python": platform.python_version(), "jiwer": version("jiwer"), "cpus": os.cpu_count(),
+        "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     print(json.dumps(result, indent=1))
     if asked.rows >= 100_000:

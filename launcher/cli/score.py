@@ -15,12 +15,12 @@ from launcher.cli import common_options, context
               help="clinical is safe, nvidia compatible, plain takes the words as they stand.")  # fmt: skip
 @click.option("--out", metavar="DIR", help="Also write score.json, per_sample.json, results.csv and the hypotheses.")
 @click.option("--train", metavar="FILE", help="The training manifest: warn if a scored row is in it.")
-@click.option("--bootstrap", metavar="N", type=click.IntRange(min=0), default=1000, show_default=True,
-              help="Replications for the intervals of WER and CER; 0 for none.")  # fmt: skip
+@click.option("--bootstrap", metavar="N", type=click.IntRange(min=0),
+              help="Replications for WER and CER intervals (10,000; 1,000 beyond 2,000 rows); 0: none.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="Seed of the bootstrap.")
 @common_options
 def command(
-    references: str, hypotheses: str, mode: str, out: str | None, train: str | None, bootstrap: int, seed: int
+    references: str, hypotheses: str, mode: str, out: str | None, train: str | None, bootstrap: int | None, seed: int
 ) -> int:
     """Score transcripts against a manifest; rows match by audio_filepath."""
     from launcher.cli.scorefiles import bad_input

@@ -53,7 +53,7 @@ def clinical(text: str) -> str:
                 character is a word.
     Words       punctuation splits words, a hyphen or dash as a space does; an apostrophe between letters
                 joins (Crohn's is crohns); an underscore is a letter.
-    Numbers     by value: .5 = 0.5, 2.50 = 2.5, 1,000 = 1000, 10,5 = 10.5, ½ = 1/2 = 0.5, 1½ = 1.5; the
+    Numbers     by value: .5 = 0.5, 2.50 = 2.5, 1,000 = 1 000 = 1000, 10,5 = 10.5, ½ = 1/2 = 0.5, 1½ = 1.5; the
                 digits of all scripts are 0-9; 120/80, 10:30 and 10⁹ stay whole (never 109); a minus stays.
     Units       10mg = 10 mg; %, °C, currency, < > ≤ ≥ before a number and a trailing + stay; µg = mcg.
     Not folded  spelling (xray is not x-ray) and spoken numbers (ten is not 10): misses a person should see.
@@ -89,6 +89,7 @@ _BEFORE = str.maketrans(
     }
 )
 _LETTERS = str.maketrans({"\u00f8": "o", "\u0142": "l", "\u0111": "d", "\u0131": "i", "\u00e6": "ae", "\u0153": "oe"})
+_FOREIGN_DIGIT = re.compile(r"[^\D0-9]")  # a decimal digit of any other script
 _GROUP_SPACES = re.compile(r"(?<![\d.,])\d{1,3}(?:[\u00a0\u2009\u202f]\d{3})+(?!\d)")
 _RAISED = re.compile(rf"(?<=\d)([\u207a\u207b]?[{_SUPERSCRIPTS}]+)")
 _VULGAR = "\u00bc-\u00be\u2150-\u215e\u2189"
@@ -103,7 +104,7 @@ _UNSPACED = re.compile(
 
 def _unicode(text: str) -> str:
     """Fold a text with characters beyond ASCII, numbers before anything that would glue them together."""
-    text = "".join(_digit(c) for c in text) if not text.isascii() else text
+    text = _FOREIGN_DIGIT.sub(lambda m: str(unicodedata.decimal(m[0])), text)
     text = _GROUP_SPACES.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     text = re.sub("(?<=\\d)\u00ba", "\u00b0", text)
     text = _MIXED.sub(_mixed, text)
@@ -113,12 +114,6 @@ def _unicode(text: str) -> str:
     text = _STRESS.sub("", _LATIN_MARKS.sub("", text))
     text = _FOREIGN.sub(lambda m: _foreign(m[0]), unicodedata.normalize("NFC", text))
     return _UNSPACED.sub(r" \1 ", text)
-
-
-@lru_cache(maxsize=4096)
-def _digit(char: str) -> str:
-    """A decimal digit of any script as 0-9; every other character as it is."""
-    return str(unicodedata.decimal(char)) if unicodedata.category(char) == "Nd" else char
 
 
 @lru_cache(maxsize=4096)
@@ -150,6 +145,7 @@ _TOKEN = re.compile(
     rf"|(?P<compare><=|>=|[<>\u2264\u2265\u00b1])(?=\s*[-{MINUS}.]?\d)"
     r"|(?P<symbol>[%\u2030\u00b0$\u20ac\u00a3\u00a5\u20b9])"
 )
+_GROUP = re.compile(r"0\d\d")
 _UNITS = {"\u03bcg": "mcg", "\u03bcl": "mcl", "\u03bcmol": "mcmol"}
 _ASCII_MICRO = {"ug": "mcg", "ul": "mcl", "umol": "mcmol"}  # only just after a number
 
@@ -162,11 +158,16 @@ def _words(text: str, apostrophe: str) -> list[str]:
             text = text.replace("'", " ")
     text = _TIMES.sub(" x ", text)
     words: list[str] = []
-    end, after_number = 0, False
+    end, after_number, grouped = 0, False, False
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup
         if match["number"] is not None:
-            _add_number(words, text, match, after_number and text[end : match.start()].isspace())
+            # `10 000 units`: no number of its own begins with a nought and has three digits.
+            grouped = after_number and _GROUP.fullmatch(match[0]) is not None and _opens_group(words[-1], grouped)
+            if grouped:
+                words[-1] += match[0]
+            else:
+                _add_number(words, text, match, after_number and text[end : match.start()].isspace())
             after_number, end = True, match.end()
             continue
         if kind == "word":
@@ -184,6 +185,10 @@ def _words(text: str, apostrophe: str) -> list[str]:
             words.append(match[0])
         after_number, end = False, match.end()
     return words
+
+
+def _opens_group(number: str, grouped: bool) -> bool:
+    return number.isdigit() and number[0] != "0" and (grouped or len(number) <= 3)
 
 
 def _add_number(words: list[str], text: str, match: re.Match[str], follows_number: bool) -> None:

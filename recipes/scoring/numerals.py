@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 FRACTION_SLASH = "\u2044"
 MINUS = "\u2212"
@@ -24,6 +25,7 @@ _PLAIN = re.compile(r"\d*\.\d+|\d+")
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
 
 
+@lru_cache(maxsize=65_536)
 def canonical(number: str) -> str:
     """The one spelling of a written number: digits with `.`, `/`, `:`, `,`, `^` or a fraction slash inside.
 
@@ -62,6 +64,7 @@ def fraction(number: str) -> Fraction | None:
     return _COMMON_TEXT.get(number)
 
 
+@lru_cache(maxsize=65_536)
 def spell(value: Fraction) -> str:
     """A fraction as text: a decimal where it ends (0.5), else reduced with a fraction slash (1⁄3)."""
     rest, twos, fives = value.denominator, 0, 0
@@ -76,6 +79,7 @@ def spell(value: Fraction) -> str:
     return _strip(digits[:-places], digits[-places:]) if places else digits
 
 
+@lru_cache(maxsize=65_536)
 def value_of(token: str) -> Fraction | None:
     """The value of a canonical number token, sign included; None when it is not one number."""
     sign, body = (-1, token[1:]) if token.startswith(MINUS) else (1, token)

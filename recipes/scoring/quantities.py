@@ -6,8 +6,9 @@ Works on words of `clinical` form. Written numbers are understood in every langu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
@@ -70,13 +71,13 @@ _UNIT_NAMES = {
     "oz": "ounce ounces",
 }
 _UNITS = {name: symbol for symbol, names in _UNIT_NAMES.items() for name in [symbol, *names.split()]}
+_TELLING = frozenset([*_SMALL, *_TENS, *_SCALES, *_PARTS, *_UNITS, "hundred", "point"])
 _NUMBER_WORD = re.compile(
     r"[\d\u2212]|\b(?:" + "|".join([*_SMALL, *_TENS, *_SCALES, *_PARTS, "hundred", "point"]) + r")\b"
 )
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """A number and its unit: `value` compares, `said` is how the words had it, `spoken` if in words."""
 
     value: Fraction | str
@@ -116,8 +117,13 @@ def quantities(words: list[str]) -> list[Quantity]:
 
 def as_written(words: list[str]) -> str:
     """The text with every quantity as digits and a unit symbol: `ten milligrams` becomes `10 mg`."""
-    out, last = [], 0
-    for q in quantities(words):
+    return _written(words, quantities(words))
+
+
+def _written(words: list[str], found: list[Quantity]) -> str:
+    out: list[str] = []
+    last = 0
+    for q in found:
         value = q.value if isinstance(q.value, str) else spell(abs(q.value))
         sign = "\u2212" if isinstance(q.value, Fraction) and q.value < 0 else ""
         out += [*words[last : q.start], sign + value, *([q.unit] if q.unit else [])]
@@ -133,7 +139,10 @@ def number_errors(reference: str, hypothesis: str) -> list[tuple[str, str, str]]
     """
     if reference == hypothesis or not (_NUMBER_WORD.search(reference) or _NUMBER_WORD.search(hypothesis)):
         return []
-    said, heard = quantities(reference.split()), quantities(hypothesis.split())
+    words, other = reference.split(), hypothesis.split()
+    if [w for w in words if _telling(w)] == [w for w in other if _telling(w)]:
+        return []
+    said, heard = quantities(words), quantities(other)
     found: list[tuple[str, str, str]] = []
     # Aligned by value alone: a unit that was lost must not push the number onto another one.
     for op in Levenshtein.opcodes([str(q.value) for q in said], [str(q.value) for q in heard]):
@@ -146,6 +155,10 @@ def number_errors(reference: str, hypothesis: str) -> list[tuple[str, str, str]]
         found += [("", q.said, "added") for q in heard[op.dest_start : op.dest_end]
                   if op.tag == "insert" and not _idle(q)]  # fmt: skip
     return found
+
+
+def _telling(word: str) -> bool:
+    return word in _TELLING or word[0] in "0123456789\u2212"
 
 
 def numbers_wrong(text: str, pred_text: str, normal: tuple[str, str] | None = None) -> list[tuple[str, str, str]]:
@@ -167,12 +180,18 @@ def _raw(text: str, said: str) -> str:
         return said
     count = len(said.split())
     for start, word in enumerate(words):
-        if not said.startswith((clinical(word) or "\0").split()[0]):
+        if not said.startswith(_first(word)):
             continue
         for end in range(start + 1, min(start + count + 1, len(words)) + 1):
             if clinical(" ".join(words[start:end])) == said:
                 return " ".join(words[start:end]).strip(',.;:!?"()')
     return said
+
+
+@lru_cache(maxsize=65_536)
+def _first(word: str) -> str:
+    """The first word that a raw word reads as; for one that reads as nothing, what no text begins with."""
+    return (clinical(word) or "\0").split()[0]
 
 
 def same_in_another_form(term: str, hypothesis: str) -> tuple[str, str] | None:
@@ -182,10 +201,11 @@ def same_in_another_form(term: str, hypothesis: str) -> tuple[str, str] | None:
     if not mine:
         return None
     heard = hypothesis.split()
-    if f" {as_written(words)} " not in f" {as_written(heard)} ":
+    theirs = quantities(heard)
+    said = [q.said for q in theirs if q.key in {m.key for m in mine}]
+    if not said or f" {_written(words, mine)} " not in f" {_written(heard, theirs)} ":
         return None
-    said = [q.said for q in quantities(heard) if q.key in {m.key for m in mine}]
-    return (term, " ".join(said)) if said else None
+    return term, " ".join(said)
 
 
 def _idle(quantity: Quantity) -> bool:

@@ -40,7 +40,10 @@ def test_every_given_vector_holds(case: dict[str, Any]) -> None:
         ("10,5 ml", "give 105 ml", False), ("0,125 mg", "give 0.125 mg", True),
         ("1.000 mg", "give 1 mg", True),
         ("1.000 mg", "give 1000 mg", False), ("1.000.000 units", "give 1000000 units", True),
-        ("1 000 units", "give 1 units", False), ("1\u00a0000 units", "give 1000 units", True),
+        ("1 000 units", "give 1 units", False),
+        ("10 000 units", "give 10,000 units", True),
+        ("1 050 000 units", "give 1050000 units", True),
+        ("10 100 units", "give 10100 units", False), ("1\u00a0000 units", "give 1000 units", True),
         ("1'000 units", "give 1000 units", True), ("1,2,3", "lines 1 2 3 here", True),
         # fractions
         ("¼ tablet", "take ¼ tablet", True), ("¼ tablet", "take 14 tablet", False),
