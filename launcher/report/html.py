@@ -14,7 +14,7 @@ from launcher.report.svg import line_chart
 from recipes.scoring.align import word_chunks
 from recipes.scoring.normalise import normaliser
 
-_WORST_TERMS, _WORST_ROWS, _NUMBERS = 15, 12, 30
+_WORST_TERMS, _WORST_ROWS, _NUMBERS, _RECEIPT = 15, 12, 30, 80
 _GROUPS = (("entity_category", "category"), ("ipa_source", "pronunciation source"), ("noise_level", "noise level"))
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--ink:#1c1f23;--soft:#5c636b;--rule:#dfe3e7;--fill:#f5f6f8;--accent:#0b63c4;
@@ -153,12 +153,20 @@ def _curves(events: Iterable[Mapping[str, Any]]) -> str:
         for name, value in metrics.items() if isinstance(metrics, Mapping) else ():
             if "wer" in str(name).lower() and isinstance(value, (int, float)):
                 wer[float(step)] = float(value)
+    wer = _measured(wer)
     charts = (
         ("Training loss", line_chart(list(loss.items()), "training loss")),
         ("Validation WER (lowest marked)", line_chart(list(wer.items()), "validation WER", percent=True, dots=True)),
     )
     shown = [f'<div><p class="soft">{name}</p>{chart}</div>' for name, chart in charts if chart]
     return _section("Training", f'<div class="charts">{"".join(shown)}</div>' if shown else "")
+
+
+def _measured(series: Mapping[float, float]) -> dict[float, float]:
+    """The points at which a value was new: progress between two validations repeats the last one."""
+    steps = sorted(series)
+    new = [step for i, step in enumerate(steps) if i == 0 or series[step] != series[steps[i - 1]]]
+    return {step: series[step] for step in [*new, *steps[-1:]]}
 
 
 def _compared(
@@ -246,9 +254,9 @@ def _diff(said: list[str], heard: str) -> str:
 
 
 def _receipt(receipt: Any) -> str:
-    return (
-        _section("Receipt", _table([], ([_e(name), _e(value)] for name, value in _flat(receipt)))) if receipt else ""
-    )
+    lines = _flat(receipt) if receipt else []
+    more = f'<p class="soft">{len(lines) - _RECEIPT} more lines in receipt.json.</p>' if len(lines) > _RECEIPT else ""
+    return _section("Receipt", _table([], ([_e(name), _e(value)] for name, value in lines[:_RECEIPT])), more)
 
 
 def _flat(value: Any, name: str = "", depth: int = 0) -> list[tuple[str, object]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from recipes.manifest import ManifestError
 from recipes.scoring.gate import exact
-from recipes.scoring.intervals import mcnemar, paired_rates
+from recipes.scoring.intervals import mcnemar, paired_rates, wilson
 from recipes.scoring.score import Leaf
 
 KEEP, SAME = Fraction(20, 100), Fraction(5, 100)
@@ -50,22 +51,26 @@ def decide(
     """Decide from score.json contents; `rows` are the two per_sample lists, for intervals and tests.
 
     The target is KER (of the `priority` categories where named, else of all terms), or micro WER where
-    there are no terms. Down by 20% or more of itself: keep. Down by 5% or more: expand. Less than 5% down,
-    or up by 5% or less: no_change. Up by more than 5%: grow. From zero, any rise is up. Whatever was won,
-    a general micro WER that rose by more than `max_general_rise` (absolute) is reject_forgets.
+    there are no terms; a priority category of which nothing was scored is warned of. Down by 20% or more of
+    itself: keep. Down by 5% or more: expand. Less than 5% down, or up by 5% or less: no_change. Up by more
+    than 5%: grow. From zero, any rise is up. Whatever was won, a general micro WER that rose by more than
+    `max_general_rise` (absolute) is reject_forgets.
     Raises ManifestError where the two scores are not of the same mode or rows, or half of a pair is given.
     """
     warnings = _comparable(before, after, "BEFORE", "AFTER")
     if (general_before is None) != (general_after is None):
         raise ManifestError("general set", None, "one of two scores is missing.", fix="Give both, or neither.")
-    metric, old, new = _target(before, after, priority)
+    named, unscored = _priority(priority, before, after)
+    warnings += unscored
+    metric, old, new = _target(before, after, named)
     was, now = exact(old), exact(new)
-    deltas: dict[str, Any] = {"metric": metric, "target": _delta(old, new)}
+    deltas: dict[str, Any] = {"metric": metric, "target": _delta(old, new), "priority": named}
     paired = compare(*rows) if rows else None
-    if paired:
+    if rows and paired:
         deltas["paired"] = paired
-        tested = paired.get(metric)
-        if tested and not priority:
+        chosen = [[row for row in side if row.get("entity_category") in named] for side in rows] if named else rows
+        tested = (compare(*chosen) or {}).get(metric)
+        if tested:
             deltas["target"] |= {"ci95": tested["ci95"], "p_value": tested["p_value"]}
     elif rows:
         warnings.append("the row files beside the scores do not pair up: no paired test.")
@@ -146,23 +151,39 @@ def _by_change(metric: str, was: Fraction, now: Fraction) -> tuple[str, str]:
     return "grow", f"{said}: worse. It learned the rows by heart; grow the manifest, do not tune harder."
 
 
-def _target(before: Mapping[str, Any], after: Mapping[str, Any], priority: Sequence[str]) -> tuple[str, Leaf, Leaf]:
-    if priority:
-        pooled = [_pooled(score, priority) for score in (before, after)]
-        return "ker", pooled[0], pooled[1]
+def _priority(
+    asked: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """The asked categories that both scores have keywords of, and a warning for those that they lack."""
+    sides = [set((score.get("ker_by") or {}).get("entity_category") or {}) for score in (before, after)]
+    scored = sorted(sides[0] & sides[1])
+    missing = [name for name in asked if name not in scored]
+    for name in missing:
+        close = get_close_matches(name, scored, n=1, cutoff=0.75)
+        if close:
+            raise ManifestError(
+                "--priority", None, f"no keyword of {name} was scored.", value=name, fix=f"Did you mean {close[0]}?"
+            )
+    named = [name for name in asked if name in scored]
+    if not missing:
+        return named, []
+    instead = f"going by {', '.join(named)}" if named else "going by all that was scored"
+    return named, [f"no keyword of {', '.join(missing)} was scored: {instead}."]
+
+
+def _target(before: Mapping[str, Any], after: Mapping[str, Any], named: Sequence[str]) -> tuple[str, Leaf, Leaf]:
+    if named:
+        return "ker", _pooled(before, named), _pooled(after, named)
     old, new = ((score.get("macro") or {}).get("ker") or {} for score in (before, after))
     if old.get("rate") is not None and new.get("rate") is not None:
         return "ker", old, new
     return "wer", _leaf(before, "micro", "wer"), _leaf(after, "micro", "wer")
 
 
-def _pooled(score: Mapping[str, Any], priority: Sequence[str]) -> Leaf:
-    leaves = (score.get("ker_by") or {}).get("entity_category") or {}
-    missing = [name for name in priority if name not in leaves]
-    if missing:
-        raise ManifestError("--priority", None, f"no keyword of {missing[0]} was scored.", value=missing[0])
-    errors, total = (sum(leaves[name][key] for name in priority) for key in ("errors", "total"))
-    return {"errors": errors, "total": total, "rate": errors / total if total else None, "ci95": None}
+def _pooled(score: Mapping[str, Any], named: Sequence[str]) -> Leaf:
+    leaves = score["ker_by"]["entity_category"]
+    errors, total = (sum(leaves[name][key] for name in named) for key in ("errors", "total"))
+    return {"errors": errors, "total": total, "rate": errors / total, "ci95": wilson(errors, total)}
 
 
 def _leaf(score: Mapping[str, Any], group: str, name: str) -> Leaf:

@@ -111,6 +111,20 @@ def test_a_run_with_only_a_baseline_and_no_terms_has_a_page() -> None:
     assert "Keywords" not in read.text
 
 
+def test_a_validation_repeated_between_progress_events_is_one_point() -> None:
+    events = [
+        {"kind": "progress", "step": s, "loss": 1.0, "metrics": {"val_wer": 0.5 if s < 50 else 0.25}}
+        for s in range(1, 101)
+    ]
+    read = page({"events": events})
+    assert sum(tag == "circle" for tag, _ in read.tags) == 3  # both values, and the end
+
+
+def test_a_long_receipt_is_cut_and_says_so() -> None:
+    read = page({"receipt": {f"line{i}": i for i in range(100)}})
+    assert "20 more lines in receipt.json" in read.text
+
+
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats()), max_size=30))
 def test_a_chart_is_drawn_inside_its_box_or_not_at_all(points: list[tuple[int, float]]) -> None:
     text = line_chart(points, "loss", dots=True)

@@ -82,8 +82,13 @@ def test_priority_goes_by_the_named_categories() -> None:
     assert decide(by(5, 5), by(5, 0)).decision == "keep"
     assert decide(by(5, 5), by(5, 0), priority=["drug"]).decision == "no_change"
     assert decide(by(5, 5), by(5, 0), priority=["drug", "lab"]).decision == "keep"
-    with pytest.raises(ManifestError, match="role"):
-        decide(by(5, 5), by(5, 0), priority=["role"])
+    some, none = (decide(by(5, 5), by(5, 0), priority=p) for p in (["drug", "role"], ["role"]))
+    assert (some.decision, none.decision) == ("no_change", "keep")
+    assert "role was scored: going by drug" in some.warnings[0]
+    assert "going by all" in none.warnings[0]
+    assert decide(score(None), score(None), priority=["drug"]).deltas["metric"] == "wer"
+    with pytest.raises(ManifestError, match="Did you mean drug"):
+        decide(by(5, 5), by(5, 0), priority=["drugs"])
 
 
 def real(heard: list[str]) -> Any:
@@ -133,3 +138,22 @@ def test_equal_systems_are_no_change() -> None:
     answer = decide(one.summary, one.summary, rows=(one.rows, one.rows))
     assert answer.decision == "no_change"
     assert answer.deltas["paired"]["wer"]["p_value"] == 1.0
+
+
+def test_with_priorities_the_paired_test_is_of_their_rows_alone() -> None:
+    rows = [
+        {
+            "audio_filepath": f"{i}",
+            "text": "give aspirin",
+            "term": "aspirin",
+            "entity_category": "drug" if i < 10 else "lab",
+        }
+        for i in range(20)
+    ]
+    before = score_rows(rows, {f"{i}": "give it" for i in range(20)}, bootstrap=0)
+    after = score_rows(rows, {f"{i}": "give it" if i < 10 else "give aspirin" for i in range(20)}, bootstrap=0)
+    both = before.rows, after.rows
+    drug = decide(before.summary, after.summary, rows=both, priority=["drug"])
+    lab = decide(before.summary, after.summary, rows=both, priority=["lab"])
+    assert (drug.decision, drug.deltas["target"]["p_value"]) == ("no_change", 1.0)
+    assert (lab.decision, lab.deltas["target"]["p_value"]) == ("keep", pytest.approx(2 / 2**10))
