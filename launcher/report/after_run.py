@@ -10,9 +10,11 @@ from launcher.errors import BadInputError, ExitCode
 from launcher.ledger import Ledger, Run
 from launcher.money import Usd
 from launcher.plan import Plan
+from launcher.report.html import render_html
+from launcher.report.leaderboard import leaderboard, leaderboard_name
 from launcher.report.receipt import build_receipt
-from launcher.runner.steps import AFTER, BEFORE
-from recipes.contract import write_atomic, write_json
+from launcher.runner.steps import AFTER, BEFORE, FINETUNE
+from recipes.contract import EVENTS, read_events, write_atomic, write_json
 from recipes.manifest import read_manifest
 from recipes.scoring import decide, gate, read_per_sample, read_score
 
@@ -63,35 +65,65 @@ def write_reports(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: 
         write_json(run_dir / "decision.json", decision)
     held = scores_of(run_dir)
     cycle = int((plan.gate or {}).get("cycle", 1))
-    files = _leaderboards(run_dir, held, cycle)
+    files = _leaderboards(run_dir, held, cycle, decision)
     receipt = build_receipt(
         run, plan, run_dir, ledger, code=code, charged=charged, released=released,
         scores=held, decision=decision, gate=_read(run_dir / "gate.json"), leaderboards=files,
     )  # fmt: skip
     write_json(run_dir / "receipt.json", receipt)
+    write_atomic(run_dir / "report.html", render_html(_page(run_dir, receipt, held)))
     return receipt
 
 
-def _leaderboards(run_dir: Path, held: dict[str, Scores], cycle: int) -> list[str]:
-    from launcher.report.leaderboard import leaderboard
-
+def _leaderboards(run_dir: Path, held: dict[str, Scores], cycle: int,
+                  decision: dict[str, Any] | None) -> list[str]:  # fmt: skip
     files = []
     if BEFORE in held:
-        path = run_dir / f"leaderboard_cycle{cycle}.md"
+        path = run_dir / leaderboard_name(cycle)
         write_atomic(path, leaderboard(held[BEFORE]["target"], general=held[BEFORE].get("general"), cycle=cycle))
         files.append(str(path))
     if AFTER in held:
-        path = run_dir / f"leaderboard_cycle{cycle + 1}.md"
+        path = run_dir / leaderboard_name(cycle + 1)
         before = held.get(BEFORE, {})
         write_atomic(
             path,
             leaderboard(
                 held[AFTER]["target"], before=before.get("target"), general=held[AFTER].get("general"),
-                general_before=before.get("general"), cycle=cycle + 1,
+                general_before=before.get("general"), cycle=cycle + 1, decision=decision,
             ),
         )  # fmt: skip
         files.append(str(path))
     return files
+
+
+def _page(run_dir: Path, receipt: dict[str, Any], held: dict[str, Scores]) -> dict[str, Any]:
+    """What render_html takes."""
+    rows = {name: read_per_sample(run_dir / name) for name in held}
+    scores = {
+        key: held.get(when, {}).get(part)
+        for key, when, part in (
+            ("before", BEFORE, "target"), ("after", AFTER, "target"),
+            ("general_before", BEFORE, "general"), ("general_after", AFTER, "general"),
+        )
+    }  # fmt: skip
+    told = ("usd", "seconds", "where", "leases", "released", "training", "leaderboards", "warnings")
+    return {
+        "run": receipt["run"],
+        "base": receipt["base"],
+        "created": receipt["created"],
+        "state": receipt["state"],
+        "scores": {key: score for key, score in scores.items() if score},
+        "rows": rows,
+        "decision": receipt["decision"],
+        "gate": receipt["gate"],
+        "events": [
+            {**event, "step": event.get("at_step")}
+            for _, event in read_events(run_dir / EVENTS)
+            if event.get("step") == FINETUNE
+        ],
+        "receipt": {key: receipt[key] for key in told if receipt[key]},
+        "artifacts": receipt["artifacts"],
+    }
 
 
 def _read(path: Path) -> dict[str, Any] | None:

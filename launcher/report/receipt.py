@@ -33,6 +33,7 @@ def build_receipt(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: 
         "state": str(run.state),
         "exit": int(code),
         "reason": run.reason,
+        "created": run.created_at,
         "recipe": plan.recipe,
         "base": plan.spec.get("base", plan.spec.get("model")),
         "where": {"provider": choice.offer.provider, "gpu": choice.offer.gpu, "offer_id": choice.offer.offer_id},
