@@ -18,6 +18,7 @@ from recipes.scoring.score import Leaf
 
 KEEP, SAME = Fraction(20, 100), Fraction(5, 100)
 MAX_GENERAL_RISE = 0.05
+_WORD_ERRORS = ("substitutions", "deletions", "insertions")
 Row = Mapping[str, Any]
 
 
@@ -106,13 +107,13 @@ def compare(before: Sequence[Row], after: Sequence[Row], seed: int = 42) -> dict
         return None
     pairs = [(row, second[row["audio_filepath"]]) for row in before]
     found: dict[str, Any] = {"rows": len(pairs), "wer": None, "cer": None, "ker": None}
-    for name, errors, total in (("wer", _word_errors, "ref_words"), ("cer", _char_errors, "ref_chars")):
-        if all(total in row and errors(row) is not None for pair in pairs for row in pair):
-            columns = [[errors(a), errors(b), a[total]] for a, b in pairs]
+    for name, keys, total in (("wer", _WORD_ERRORS, "ref_words"), ("cer", ("char_errors",), "ref_chars")):
+        if all(isinstance(row.get(key), int) for pair in pairs for row in pair for key in (*keys, total)):
+            columns = [[sum(a[k] for k in keys), sum(b[k] for k in keys), a[total]] for a, b in pairs]
             x, y, words = np.asarray(columns, np.float64).T
             test = paired_rates(x, y, words, seed=seed)
             found[name] = test.as_json() if test else None
-    misses = [(a["ker"], b["ker"]) for a, b in pairs if a.get("ker") is not None and b.get("ker") is not None]
+    misses = [(a["ker"], b["ker"]) for a, b in pairs if a.get("ker") in (0, 1) and b.get("ker") in (0, 1)]
     if misses:
         x, y = np.asarray(misses, np.float64).T
         test = paired_rates(x, y, np.ones(len(misses)), seed=seed)
@@ -122,15 +123,6 @@ def compare(before: Sequence[Row], after: Sequence[Row], seed: int = 42) -> dict
             p_value = mcnemar(fixed, broken)
             found["ker"] = {**test.as_json(), "fixed": fixed, "broken": broken, "p_value": p_value}
     return found
-
-
-def _word_errors(row: Row) -> int | None:
-    parts = [row.get(key) for key in ("substitutions", "deletions", "insertions")]
-    return None if None in parts else sum(part for part in parts if part is not None)
-
-
-def _char_errors(row: Row) -> int | None:
-    return row.get("char_errors")
 
 
 def _by_change(metric: str, was: Fraction, now: Fraction) -> tuple[str, str]:
@@ -155,7 +147,10 @@ def _priority(
     asked: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
     """The asked categories that both scores have keywords of, and a warning for those that they lack."""
-    sides = [set((score.get("ker_by") or {}).get("entity_category") or {}) for score in (before, after)]
+    leaves = [(score.get("ker_by") or {}).get("entity_category") or {} for score in (before, after)]
+    sides = [
+        {n for n, leaf in side.items() if leaf.get("total") and leaf.get("errors") is not None} for side in leaves
+    ]
     scored = sorted(sides[0] & sides[1])
     missing = [name for name in asked if name not in scored]
     for name in missing:

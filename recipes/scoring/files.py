@@ -85,6 +85,11 @@ def read_score(path: str | Path) -> tuple[dict[str, Any], list[Row] | None]:
         raise ManifestError(
             file, None, "not a score file: it has no `micro`.", fix="Write one with launcher score --out."
         )
+    categories = score.get("ker_by") or {}
+    categories = categories.get("entity_category") if isinstance(categories, dict) else categories
+    for name, group in (("micro", score["micro"]), ("macro", score.get("macro")), ("entity_category", categories)):
+        for key, leaf in _object(file, name, group or {}).items():
+            _check_leaf(file, f"{name}.{key}", leaf)
     beside = file.parent / PER_SAMPLE
     return score, read_per_sample(beside) if beside.is_file() else None
 
@@ -95,18 +100,47 @@ def read_per_sample(path: str | Path) -> list[Row]:
     try:
         rows = _read_json(file)
     except ManifestError:
-        return [row for _, row in read_rows(file)]
+        rows = [row for _, row in read_rows(file)]
     if isinstance(rows, dict):
         rows = rows.get("rows", [rows])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list):
         raise ManifestError(file, None, "expected a list of rows.")
+    if not rows:
+        raise ManifestError(file, None, "no rows.")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        path = text_of(_object(file, f"row {number}", row), "audio_filepath", file, None)
+        if path in seen:
+            raise ManifestError(file, None, f"{path} is there twice.", key="audio_filepath", value=path)
+        seen.add(path)
     return rows
+
+
+def _object(file: Path, name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ManifestError(file, None, "expected an object.", key=name, value=value)
+    return value
+
+
+def _check_leaf(file: Path, name: str, leaf: Any) -> None:
+    """A leaf is null or {errors, total, rate, ci95}, all of them numbers or null."""
+    numbers = [_object(file, name, leaf).get(key) for key in ("errors", "total", "rate")] if leaf is not None else []
+    interval = (leaf or {}).get("ci95")
+    if interval is not None and not (isinstance(interval, list) and len(interval) == 2 and None not in interval):
+        raise ManifestError(file, None, "expected two numbers.", key=f"{name}.ci95", value=interval)
+    for value in [*numbers, *(interval or [])]:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+            raise ManifestError(file, None, "expected numbers, none below 0.", key=name, value=value)
 
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(file.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except OSError as error:
         raise ManifestError(file, None, f"cannot be read: {error.strerror or error}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(file, None, f"not JSON: {error}.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")

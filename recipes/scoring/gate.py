@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any
 
-from recipes.manifest import ManifestError
+from recipes.manifest import ManifestError, text_of
 from recipes.scoring.align import rate, word_edits
 from recipes.scoring.keywords import hit
 from recipes.scoring.normalise import nvidia
@@ -50,7 +50,7 @@ def gate(manifest: Sequence[Row], baseline: Sequence[Row], priority: Sequence[st
     fix_pronunciation. Missed > 0.3: tune. 0.1 to 0.3, both included: expand in cycle 1, tune later.
     < 0.1: harden. Raises ManifestError for baseline rows the manifest lacks, and for a misspelt category.
     """
-    known = {row.get("audio_filepath"): row for row in manifest}
+    known = {text_of(row, "audio_filepath", "manifest", n): row for n, row in enumerate(manifest, 1)}
     for row in baseline:
         if row.get("audio_filepath") not in known:
             raise ManifestError(
@@ -60,7 +60,11 @@ def gate(manifest: Sequence[Row], baseline: Sequence[Row], priority: Sequence[st
     counts = Counter(str(row["entity_category"]) for row in manifest if row.get("entity_category") is not None)
     _check_names(priority, counts)
     # What a row is comes from the manifest; what was heard, from the baseline.
-    scored = [{**row, **known[row.get("audio_filepath")]} for row in baseline]
+    heard = ("pred_text", "wer", "ker", "ker_nvidia")
+    scored = [
+        {**row, **{key: value for key, value in known[row["audio_filepath"]].items() if key not in heard}}
+        for row in baseline
+    ]
     chosen = [row for row in scored if not priority or row.get("entity_category") in priority]
     by_terms = any(row.get("term") for row in manifest)
     numbers = _numbers(chosen, by_terms, priority or sorted(counts))

@@ -189,11 +189,60 @@ def test_a_missing_file_or_wrong_option_is_one_clear_message(
     assert "Traceback" not in err
 
 
-def test_a_file_that_is_no_score_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for content in ("{}", "[]", "not json"):
-        (tmp_path / "score.json").write_text(content)
-        assert main(["decide", str(tmp_path), str(tmp_path)]) == 2
-    assert "not a score file" in capsys.readouterr().err
+LEAF: dict[str, Any] = {"errors": 1, "total": 2, "rate": 0.5, "ci95": None}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}", "[]", "null", "not json", "[" * 100_000, '{"micro": []}', '{"micro": {}}',
+        '{"micro": {"wer": {"rate": NaN}}}',
+        *(json.dumps({"micro": {"wer": leaf}}) for leaf in (3, "x", [], {**LEAF, "rate": "x"}, {**LEAF, "rate": -1},
+                                                           {**LEAF, "ci95": [1]}, {**LEAF, "ci95": [None,
+                                                           None]}, {})),
+        *(json.dumps({"micro": {"wer": LEAF}, **more}) for more in (
+            {"macro": 3}, {"macro": {"ker": 3}}, {"ker_by": 3}, {"ker_by": {"entity_category": {"drug": 3}}})),
+    ],
+    ids=range(20),
+)  # fmt: skip
+def test_a_damaged_score_file_is_one_clear_message(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "score.json").write_text(content)
+    assert main(["decide", str(tmp_path), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "3", '"x"', "[3]", '[{"audio_filepath": 3}]', "[{}]", '{"rows": 3}', "[", "", "[]",
+        '[{"audio_filepath": "0.wav"}, {"audio_filepath": "0.wav"}]', '[{"audio_filepath": "elsewhere.wav"}]',
+    ],
+)  # fmt: skip
+def test_a_damaged_row_file_is_one_clear_message(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "per_sample.json").write_text(content)
+    assert main(["gate", write(tmp_path / "m.jsonl", manifest()), "--baseline", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_score_with_only_rates_is_enough_to_decide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rate in (("a", 0.25), ("b", 0.2)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"micro": {"wer": {"rate": rate}}, "macro": {"ker": None}}))
+    code, answer, _ = call(capsys, "decide", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+    assert (code, answer["decision"]) == (0, "keep")
+
+
+def test_a_transcript_already_in_the_manifest_does_not_stand_for_the_baselines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"pred_text": "give 1.0 mg aspirin", "ker": 0} for row in manifest()]
+    said = [row | {"pred_text": "nothing"} for row in manifest()]
+    (tmp_path / "per_sample.json").write_text(json.dumps(said))
+    code, answer, _ = call(capsys, "gate", write(tmp_path / "m.jsonl", rows), "--baseline", str(tmp_path))
+    assert (code, answer["decision"]) == (0, "tune")
 
 
 def test_what_a_person_sees_has_the_rates_and_says_what_was_scored(
