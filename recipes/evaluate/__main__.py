@@ -22,7 +22,7 @@ from recipes.scoring import read_pair, score_rows, write_score
 def evaluate(spec: EvaluateSpec, out: Path, events: EventLog) -> None:
     """The whole recipe: read, transcribe (or read hypotheses), score, COMPLETE."""
     try:
-        scored = _from_hypotheses(spec) if spec.hypotheses else _from_model(spec, events)
+        scored = _from_hypotheses(spec) if spec.hypotheses else _from_model(spec, out, events)
         events.emit("phase", name="scoring")
         metrics: dict[str, Any] = {}
         files: list[str] = []
@@ -69,7 +69,7 @@ def _rows(manifest: str) -> list[tuple[Row, Clip]]:
     return rows
 
 
-def _from_model(spec: EvaluateSpec, events: EventLog) -> dict[str, tuple[list[Row], dict[str, str]]]:
+def _from_model(spec: EvaluateSpec, out: Path, events: EventLog) -> dict[str, tuple[list[Row], dict[str, str]]]:
     sets = {"": _rows(spec.manifest)}
     if spec.general_manifest is not None:
         sets["general"] = _rows(spec.general_manifest)
@@ -79,7 +79,7 @@ def _from_model(spec: EvaluateSpec, events: EventLog) -> dict[str, tuple[list[Ro
     def warn(message: str) -> None:
         events.emit("warning", message=message)
 
-    transcriber = Transcriber(open_model(str(spec.model), spec.device), spec, warn)
+    transcriber = Transcriber(open_model(str(spec.model), spec.device, out / "nemo.log"), spec, warn)
     events.emit("phase", name="transcribing")
     everything = [clip for rows in sets.values() for _, clip in rows]
     began = time.monotonic()

@@ -19,28 +19,24 @@ from recipes.evaluate.spec import DecodingSpec
 BATCHES_A_CALL = 8  # how often progress shows: transcribe() itself tells nothing until it is done
 
 
-def open_model(name: str, device: str = "auto") -> Any:
-    """A NeMo model from a .nemo file or a pretrained name, ready to transcribe on `device`."""
-    import logging
-    import warnings
+def open_model(name: str, device: str = "auto", log: Path | None = None) -> Any:
+    """A NeMo model from a .nemo file or a pretrained name, ready to transcribe; NeMo's words go to `log`."""
+    from recipes.models.quiet import import_nemo_quietly
 
-    warnings.filterwarnings("ignore")
+    import_nemo_quietly(log)
     import torch
-    from nemo.collections.asr.models import ASRModel
-    from nemo.utils import logging as nemo_logging
 
-    nemo_logging.setLevel(logging.ERROR)
+    from recipes.models import opening
+
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeFailure(RecipeExit.BAD_INPUT, "device: cuda was asked for, and there is no CUDA GPU here.")
-    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    path = Path(name)
-    if path.is_file():
-        model = ASRModel.restore_from(str(path), map_location=where)
-    elif name.endswith(".nemo"):
-        raise RecipeFailure(RecipeExit.BAD_INPUT, f"model: no such file: {name}")
-    else:
-        model = ASRModel.from_pretrained(name, map_location=torch.device(where))
-    return model.to(where).eval()
+    is_path = name.endswith(".nemo") or Path(name).is_file()
+    try:
+        model = opening.open_model(name, is_path=is_path)
+    except RecipeFailure as failure:
+        message = failure.message.removeprefix("base: ").removeprefix("base ")
+        raise RecipeFailure(failure.code, f"model {message}") from failure
+    return (model.cpu() if device == "cpu" else model).eval()
 
 
 class Transcriber:
@@ -49,6 +45,8 @@ class Transcriber:
     def __init__(self, model: Any, spec: DecodingSpec, warn: Callable[[str], None]) -> None:
         import torch
 
+        from recipes.models.decoding import set_greedy_graphs
+
         self.model, self.spec, self.warn = model, spec, warn
         self.batch_size = spec.batch_size
         torch.manual_seed(spec.seed)
@@ -56,17 +54,7 @@ class Transcriber:
         if spec.precision == "bf16" and not on_gpu:
             warn("precision: bf16 is for a GPU; this runs in fp32")
         self.bf16 = on_gpu and spec.precision != "fp32" and torch.cuda.is_bf16_supported()
-        self._cuda_graphs(spec.use_cuda_graph_decoder)
-
-    def _cuda_graphs(self, wanted: bool) -> None:
-        from omegaconf import open_dict
-
-        decoding = self.model.cfg.get("decoding")
-        if decoding is None or "joint" not in self.model.cfg or decoding.get("strategy") != "greedy_batch":
-            return
-        with open_dict(decoding):
-            decoding.greedy.use_cuda_graph_decoder = wanted
-        self.model.change_decoding_strategy(decoding, verbose=False)
+        set_greedy_graphs(model, spec.use_cuda_graph_decoder)
 
     def texts(
         self, clips: Sequence[Clip], progress: Callable[[int, float], None] = lambda clips, seconds: None
@@ -115,22 +103,23 @@ class Transcriber:
                     continue
                 paths.append(str(Path(folder) / f"{number}.wav"))
                 soundfile.write(paths[-1], source, audio.RATE, subtype="FLOAT")
+            from recipes.models.precision import is_out_of_memory
+
             while True:
                 try:
                     return self._transcribe(paths)
                 except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     self._back_off(error)
 
     def _transcribe(self, paths: list[str]) -> list[str]:
         import torch
 
+        from recipes.models.decoding import transcribe_files
+
         with torch.autocast("cuda", torch.bfloat16) if self.bf16 else contextlib.nullcontext():
-            found = self.model.transcribe(paths, batch_size=self.batch_size, num_workers=0, verbose=False)
-        if isinstance(found, tuple):  # some models give (best, all)
-            found = found[0]
-        return [str(getattr(one, "text", one) or "") for one in found]
+            return transcribe_files(self.model, paths, self.batch_size)
 
     def _back_off(self, error: BaseException) -> None:
         import torch
@@ -146,9 +135,3 @@ class Transcriber:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this error means that memory, the GPU's or this machine's, ran out."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

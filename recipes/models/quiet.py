@@ -17,7 +17,12 @@ _TALKERS = (
     "nv_one_logger",
     "py.warnings",
 )
-_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "NEMO_TESTING": "0", "HYDRA_FULL_ERROR": "1"}
+_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "NEMO_TESTING": "0",
+    "HYDRA_FULL_ERROR": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning ones slow a busy machine tenfold
+}
 
 
 def cpu_threads() -> int:

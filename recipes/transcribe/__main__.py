@@ -36,7 +36,7 @@ def transcribe(spec: TranscribeSpec, out: Path, events: EventLog) -> None:
     heard: list[list[str]] = []
     for number, name in enumerate(names):
         events.emit("phase", name="loading", model=name)
-        model = open_model(name, spec.device)
+        model = open_model(name, spec.device, out / "nemo.log")
         transcriber = Transcriber(model, spec, warn=lambda message: events.emit("warning", message=message))
         events.emit("phase", name="transcribing", model=name)
 
