@@ -8,20 +8,17 @@ from pathlib import Path
 
 from recipes.contract import RESULT, EventLog, RecipeExit, RecipeFailure, write_json
 from recipes.entry import load_spec
+from recipes.finetune.data import load_sets
 from recipes.finetune.spec import FinetuneSpec
-from recipes.models.bases import refusal
+from recipes.models.opening import check_base
+from recipes.models.quiet import import_nemo_quietly
 
 USAGE = "usage: python -m recipes.finetune SPEC.json OUT/"
 
 
 def read_spec(path: Path) -> FinetuneSpec:
     """The spec in a file, paths absolute. Raises RecipeFailure(BAD_INPUT): file, field, value, fix."""
-    spec = load_spec(path, FinetuneSpec)
-    named = Path(spec.base).stem if spec.base_is_path else spec.base
-    reason = None if spec.allow_unsupported_base else refusal(named)
-    if reason:
-        raise RecipeFailure(RecipeExit.BAD_INPUT, f"{path}  base: {reason}")
-    return spec.resolved(path.absolute().parent)
+    return load_spec(path, FinetuneSpec).resolved(path.absolute().parent)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,14 +29,15 @@ def main(argv: Sequence[str]) -> int:
     out, started = Path(argv[1]).absolute(), False
     try:
         spec = read_spec(Path(argv[0]))
-        out.mkdir(parents=True, exist_ok=True)
+        events = EventLog(out)
         started = True
-        from recipes.models.quiet import import_nemo_quietly
-
-        import_nemo_quietly(out / "nemo.log")
+        events.emit("phase", name="loading")
+        sets = load_sets(spec, lambda message: events.emit("warning", message=message))
+        check_base(spec.base, is_path=spec.base_is_path, allow_unsupported=spec.allow_unsupported_base)
+        import_nemo_quietly(out / "nemo.log")  # takes seconds: only once the input is known to be good
         from recipes.finetune.run import finetune
 
-        code, line = finetune(spec, out)
+        code, line = finetune(spec, out, sets)
     except RecipeFailure as failure:
         code, line = failure.code, failure.message
         if started:

@@ -52,10 +52,11 @@ class Checkpoints:
         size, digest = (part / STATE).stat().st_size, sha256_of(part / STATE)
         write_json(part / SIDECAR, {"step": step, "bytes": size, "sha256": digest, "notes": notes})
         final = self.folder / name
-        if final.exists():
-            shutil.rmtree(final)
+        if final.exists():  # a resumed run comes by the same step again
+            final.rename(self.folder / f".part-old-{name}")
         part.rename(final)
         _sync(self.folder)
+        shutil.rmtree(self.folder / f".part-old-{name}", ignore_errors=True)
         self._prune(kind)
         return Checkpoint(final, step, notes)
 

@@ -26,6 +26,7 @@ class Row:
     text: str
     duration_s: float
     bytes: int
+    lang: str | None = None  # multilingual models with one tokenizer a language ask for it
 
 
 def load(manifest: str, field: str) -> list[Row]:
@@ -71,9 +72,13 @@ def _row(path: Path, line: int, row: dict[str, Any], field: str) -> Row:
         duration = length
     if isinstance(duration, bool) or not isinstance(duration, int | float) or not math.isfinite(duration):
         raise _bad(field, f"{path}:{line}  duration: {duration!r} is not a number of seconds")
+    if header.channels != 1:
+        problem = f"{named}: {header.channels} channels; models hear one (launcher import makes it so)"
+        raise _bad(field, f"{path}:{line}  audio_filepath: {problem}")
     if duration <= 0 or length <= 0:
         raise _bad(field, f"{path}:{line}  duration: {duration:g} s, the file holds {length:g} s")
-    return Row(named, str(audio.absolute()), text.strip(), float(duration), audio.stat().st_size)
+    lang = row.get("lang") if isinstance(row.get("lang"), str) else None
+    return Row(named, str(audio.absolute()), text.strip(), float(duration), audio.stat().st_size, lang)
 
 
 def _bad(field: str, problem: str) -> RecipeFailure:
@@ -97,11 +102,9 @@ def learnable(rows: Sequence[Row], what: str, shortest_s: float, longest_s: floa
 
 def warn_of_unknown(rows: Sequence[Row], model: Any, warn: Warn) -> None:
     """Say how many texts the model's tokenizer cannot spell: it would learn to write unknown tokens."""
-    spell = getattr(model.tokenizer, "text_to_ids", None)
-    unknown = getattr(model.tokenizer, "unk_id", None)
-    unknown = 0 if unknown is None else unknown
-    if spell is None or not isinstance(unknown, int):
-        return
+    if not hasattr(model.tokenizer, "tokenizer") or not hasattr(model.tokenizer.tokenizer, "unk_id"):
+        return  # not SentencePiece, or one tokenizer a language: no one answer
+    spell, unknown = model.tokenizer.text_to_ids, model.tokenizer.tokenizer.unk_id()
     bad = [row for row in rows if unknown in spell(row.text)]
     if bad:
         characters = sorted({c for row in bad for c in row.text if unknown in spell(c)} - {" "})[:20]
@@ -214,4 +217,5 @@ def forget(folder: Path) -> None:
 
 
 def _as_row(row: Row, audio: str) -> dict[str, Any]:
-    return {"audio_filepath": audio, "text": row.text, "duration": round(row.duration_s, 4)}
+    made = {"audio_filepath": audio, "text": row.text, "duration": round(row.duration_s, 4)}
+    return made | ({"lang": row.lang} if row.lang else {})

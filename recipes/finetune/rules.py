@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from rapidfuzz.distance import Levenshtein
+
 #: A hypothesis of which more than this share are unknown tokens counts as collapsed.
 UNKNOWN_SHARE = 0.5
 #: The share of collapsed hypotheses from which a validation counts as collapsed.
@@ -83,9 +85,13 @@ class Stops:
         """For a checkpoint."""
         return {"history": [asdict(v) for v in self.history]}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self.history = [Validation(**v) for v in state["history"]]
+    def load(self, state: dict[str, Any], every: int) -> None:
+        """From a checkpoint of a run that validates `every` so many steps.
+
+        A validation between, made because someone asked to stop, is forgotten: a run that was stopped and resumed
+        ends where an unbroken one does.
+        """
+        self.history = [v for v in (Validation(**v) for v in state["history"]) if v.step % every == 0]
 
 
 def _falls(before: float | None, after: float | None) -> bool:
@@ -108,12 +114,7 @@ def _is_collapsed(text: str) -> bool:
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Word edit distance (Levenshtein) and the number of reference words; plain whitespace words, no normalising."""
     ref, hyp = reference.split(), hypothesis.split()
-    row = list(range(len(hyp) + 1))
-    for i, word in enumerate(ref, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(hyp, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1], len(ref)
+    return int(Levenshtein.distance(ref, hyp)), len(ref)
 
 
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:

@@ -61,15 +61,13 @@ class Run:
         self.events.emit("warning", message=message)
 
 
-def finetune(spec: FinetuneSpec, out: Path) -> tuple[RecipeExit, str]:
+def finetune(spec: FinetuneSpec, out: Path, sets: data.Sets) -> tuple[RecipeExit, str]:
     """Train and write the artefacts into `out`; returns the exit code and one line about how it went.
 
     With `out` of an earlier, unfinished run of the same spec and data it goes on from the last whole checkpoint;
     a finished one is left as it is. Raises RecipeFailure for every ending without a usable model.
     """
     events, clock, stop = EventLog(out), Clock(), StopRequest(out)
-    events.emit("phase", name="loading")
-    sets = data.load_sets(spec, lambda message: events.emit("warning", message=message))
     run = Run(spec, out, events, clock, stop, sets, _identity(spec, sets))
     finished = _finished(run)
     if finished:
@@ -77,7 +75,7 @@ def finetune(spec: FinetuneSpec, out: Path) -> tuple[RecipeExit, str]:
     for name in (COMPLETE, RESULT):
         (out / name).unlink(missing_ok=True)
     scratch_in(run.work / "scratch")
-    model = open_model(spec.base, is_path=spec.base_is_path, allow_unsupported=spec.allow_unsupported_base)
+    model = open_model(spec.base, is_path=spec.base_is_path)
     facts = facts_of(model)
     training = _training(run, model, facts)
     stop.arm()
@@ -128,6 +126,8 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         use_cpu_loss(model)
     if spec.fused_batch_size and hasattr(model, "joint"):
         model.joint.set_fused_batch_size(spec.fused_batch_size)
+        if not model.joint.fuse_loss_wer:
+            model.joint.set_fuse_loss_wer(True, model.loss, model.wer)
     set_greedy_graphs(model, spec.use_cuda_graph_decoder)
     if spec.method == "frozen_encoder":
         model.encoder.freeze()

@@ -85,7 +85,7 @@ class Training:
         self.carried = state
         self.plan = replace(Plan(**state["plan"]), precision=self.plan.precision)
         self.step = checkpoint.step
-        self.stops.load(state["stops"])
+        self.stops.load(state["stops"], every=self.plan.validation_interval_steps)
         self._interval_losses = list(state["interval_losses"])
         self.loss = state["loss"]
         self.clock.seconds = dict(state["seconds"])
@@ -96,7 +96,8 @@ class Training:
         Raises RecipeFailure: OUT_OF_MEMORY at one row a pass, DIVERGED on a loss that is not finite or a collapse.
         """
         if not self.stops.history:
-            self.validate(with_loss=False)
+            self.validate()
+        self.ended = self.stops.stop_reason()  # a run killed between its early stop and its artefacts
         while self.step < self.plan.total_steps and self.ended is None:
             problem = self._segment()
             if problem is None:
@@ -212,7 +213,7 @@ class Training:
             generator=torch.Generator().manual_seed(self.seed),  # else it draws from, and so shifts, torch's own
         )
 
-    def validate(self, *, with_loss: bool = True) -> Validation:
+    def validate(self) -> Validation:
         """Decode the validation set, note its WER, keep the weights when they are the best so far.
 
         Raises RecipeFailure(DIVERGED) when the hypotheses have collapsed.
@@ -220,8 +221,9 @@ class Training:
         left = self.clock.enter("validating")
         self.events.emit("phase", name="validating")
         texts = self.decode(self.validation)
-        train_loss = float(np.mean(self._interval_losses)) if with_loss and self._interval_losses else None
-        self._interval_losses = []
+        train_loss = float(np.mean(self._interval_losses)) if self._interval_losses else None
+        if self.step % self.plan.validation_interval_steps == 0:  # else a stop asked for it; a resume goes on
+            self._interval_losses = []
         errors = wer([r.text for r in self.validation], texts)
         found = Validation(self.step, errors, train_loss, collapsed_share(texts))
         self.stops.add(found)

@@ -36,7 +36,10 @@ def transcribe_files(model: Any, paths: Sequence[str], batch_size: int) -> list[
 
 
 def set_greedy_graphs(model: Any, use_cuda_graphs: bool) -> None:
-    """Switch CUDA graphs of the transducer's greedy decoder on or off; nothing to do for CTC or on CPU."""
+    """Switch CUDA graphs of the transducer's greedy decoder on or off; nothing to do for CTC or on CPU.
+
+    The model's config keeps what it said, so that a saved model decodes where it goes as its base did.
+    """
     from omegaconf import OmegaConf, open_dict
 
     if not hasattr(model, "joint") or next(model.parameters()).device.type != "cuda":
@@ -45,4 +48,7 @@ def set_greedy_graphs(model: Any, use_cuda_graphs: bool) -> None:
     with open_dict(decoding):
         greedy = decoding.get("greedy") or {}
         decoding.greedy = {**greedy, "use_cuda_graph_decoder": use_cuda_graphs}
+    said = model.cfg.decoding
     model.change_decoding_strategy(decoding, verbose=False)
+    with open_dict(model.cfg):
+        model.cfg.decoding = said

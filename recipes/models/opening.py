@@ -24,21 +24,31 @@ class ModelFacts:
     parameters: int
 
 
-def open_model(base: str, *, is_path: bool, allow_unsupported: bool = True) -> Any:
-    """A NeMo ASR model on the GPU if there is one, else on CPU.
+def check_base(base: str, *, is_path: bool, allow_unsupported: bool) -> None:
+    """Look at a base before NeMo, which takes seconds to import, is asked to open it.
 
-    Raises RecipeFailure(BAD_INPUT) with one line for a refused base, a missing, broken or foreign file, a name
-    that cannot be found (or not without a network), a model that is not ASR.
+    Raises RecipeFailure(BAD_INPUT) with one line for a refused base and for a missing, broken or foreign file.
+    """
+    reason = refusal(Path(base).stem if is_path else base)
+    if reason is not None and not allow_unsupported:
+        raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {reason}")
+    if is_path:
+        try:
+            read_config(Path(base))
+        except BadModelFile as error:
+            raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {error}") from error
+
+
+def open_model(base: str, *, is_path: bool) -> Any:
+    """A NeMo ASR model that `check_base` has passed, on the GPU if there is one, else on CPU.
+
+    Raises RecipeFailure(BAD_INPUT) for a file NeMo cannot restore, a name that cannot be found (or not without
+    a network), a model that is not ASR.
     """
     import torch
     from nemo.collections.asr.models import ASRModel
 
-    reason = refusal(Path(base).stem if is_path else base)
-    if reason is not None and not allow_unsupported:
-        raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {reason}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if is_path:
-        _check_file(base)
     try:
         model = (
             ASRModel.restore_from(base, map_location=device)
@@ -48,7 +58,7 @@ def open_model(base: str, *, is_path: bool, allow_unsupported: bool = True) -> A
     except Exception as error:
         hint = "" if is_path else "; check the name, or fetch it while online (offline, only cached models load)"
         line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-        raise RecipeFailure(RecipeExit.BAD_INPUT, f"base {base}: cannot be loaded ({line[:300]}){hint}") from error
+        raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {base}: cannot be loaded ({line[:300]}){hint}") from error
     _ = facts_of(model)
     if model.cfg.get("validation_ds") is None:  # transcribe() reads it
         from omegaconf import open_dict
@@ -62,13 +72,6 @@ def open_model(base: str, *, is_path: bool, allow_unsupported: bool = True) -> A
                 "use_start_end_token": False,
             }
     return model
-
-
-def _check_file(base: str) -> None:
-    try:
-        read_config(Path(base))
-    except BadModelFile as error:
-        raise RecipeFailure(RecipeExit.BAD_INPUT, f"base {error}") from error
 
 
 def facts_of(model: Any) -> ModelFacts:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 
-_CPU_MEMORY = ("can't allocate memory", "DefaultCPUAllocator", "std::bad_alloc")
+_CPU_MEMORY = (
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "std::bad_alloc",
+    "could not create a primitive",  # how oneDNN says it
+)
 _GPU_MEMORY = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 

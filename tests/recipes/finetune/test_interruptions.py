@@ -1,0 +1,161 @@
+"""Killed, stopped, out of memory or diverging: a run goes on where it was, or says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from finetune_harness import Recipe, events, steps_done, wait_for
+
+from recipes.contract import RecipeExit, damaged, read_complete
+
+pytestmark = pytest.mark.nemo
+
+#: Dies by SIGKILL half way through writing the checkpoint of step 15.
+KILLED_IN_SAVE = """
+import os, signal, sys, torch
+from recipes.finetune.__main__ import main
+whole = torch.save
+def half(state, path):
+    whole(state, path)
+    if "part-step-00000015" in str(path):
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+sys.exit(main(sys.argv[1:]))
+"""
+
+#: Prints the names of the tensors in which two checkpoints differ.
+SAME = """
+import sys, torch
+one, two = (torch.load(path, weights_only=True) for path in sys.argv[1:])
+def flat(value, name=""):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{name}/{key}")
+    elif isinstance(value, torch.Tensor):
+        yield name, value
+a, b = (dict(flat({key: state[key] for key in ("model", "optimizer")})) for state in (one, two))
+assert a.keys() == b.keys() and len(a) > 50
+print([name for name in a if not torch.equal(a[name], b[name])])
+"""
+
+#: Gives the process so much memory more than it has when training begins; a large allocation then really fails.
+LIMITED = """
+import resource, sys
+from recipes.finetune import training
+from recipes.finetune.__main__ import main
+fit = training.Training._segment
+def limited(self):
+    pages = int(open("/proc/self/statm").read().split()[5])  # data: what RLIMIT_DATA counts
+    limit = pages * resource.getpagesize() + int(float(sys.argv[3]) * 2**20)
+    if not getattr(limited, "done", False):
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        limited.done = True
+    return fit(self)
+training.Training._segment = limited
+sys.exit(main(sys.argv[1:3]))
+"""
+
+
+def test_a_run_killed_in_a_save_and_between_ends_as_an_unbroken_one(recipe: Recipe, tmp_path: Path) -> None:
+    settings = {"max_steps": 30, "validation_interval_steps": 10, "checkpoint_interval_steps": 5}
+    spec, whole, broken = recipe.spec(tmp_path, **settings), tmp_path / "whole", tmp_path / "broken"
+    assert recipe.run(spec, whole)[0] == 0
+
+    code, _ = recipe.run(spec, broken, script=KILLED_IN_SAVE)
+    assert code == -signal.SIGKILL
+    assert (broken / "checkpoints" / ".part-step-00000015").exists()
+    assert not (broken / "COMPLETE.json").exists()
+
+    process = recipe.start(spec, broken)
+    wait_for(process, lambda: any("step 10" in e["message"] for e in events(broken, "note")))
+    wait_for(process, lambda: steps_done(broken) > 15)
+    process.kill()
+    process.communicate()
+
+    code, errors = recipe.run(spec, broken)
+    assert code == 0, errors
+    resumed = [e["message"] for e in events(broken, "note")]
+    assert resumed[0] == "resumed from the checkpoint of step 10"
+    assert int(resumed[1].split()[-1]) >= 15  # at most one interval is lost
+    listed = read_complete(broken)
+    assert listed is not None and not damaged(broken, listed)
+    for out in (whole, broken):
+        info = json.loads((out / "training_run_info.json").read_text())
+        assert info["result"]["steps"] == 30
+    last = Path("checkpoints") / "step-00000030" / "state.pt"
+    process = recipe.start(whole / last, broken / last, script=SAME)
+    differing, errors = process.communicate()
+    assert differing.strip() == "[]", errors  # weights and optimizer, bit by bit
+
+    before = (broken / "adapted_model.nemo").stat().st_mtime_ns
+    code, errors = recipe.run(spec, broken)
+    assert code == 0 and "finished before" in errors
+    assert (broken / "adapted_model.nemo").stat().st_mtime_ns == before
+    code, errors = recipe.run(recipe.spec(tmp_path / "other", **(settings | {"seed": 1})), broken)
+    assert code == RecipeExit.BAD_INPUT and "other settings" in errors
+
+
+def test_sigterm_and_the_stop_file_end_with_a_usable_model_and_a_resume_goes_on(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    spec, out = recipe.spec(tmp_path, max_steps=100_000, validation_interval_steps=50_000), tmp_path / "out"
+    process = recipe.start(spec, out)
+    wait_for(process, lambda: steps_done(out) >= 3)
+    process.terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == RecipeExit.STOPPED_AT_LIMIT, errors
+    listed = read_complete(out)
+    assert listed is not None and not damaged(out, listed) and listed[0].path == "adapted_model.nemo"
+    result = json.loads((out / "result.json").read_text())
+    assert result["status"] == "stopped" and result["metrics"]["reason"] == "stopped by SIGTERM"
+    steps = result["metrics"]["steps"]
+    assert steps >= 3
+
+    (out / "STOP").touch()
+    code, errors = recipe.run(spec, out)
+    assert code == RecipeExit.STOPPED_AT_LIMIT, errors
+    result = json.loads((out / "result.json").read_text())
+    assert result["metrics"]["reason"] == "stopped by the file STOP"
+    assert result["metrics"]["steps"] == steps + 1
+
+    newest = sorted((out / "checkpoints").glob("step-*"))[-1]
+    state = newest / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100] + bytes(100))
+    code, errors = recipe.run(spec, out)
+    assert code == RecipeExit.STOPPED_AT_LIMIT, errors
+    assert any(f"{newest.name} is not whole" in e["message"] for e in events(out, "warning"))
+    assert json.loads((out / "result.json").read_text())["metrics"]["steps"] == steps + 1
+
+
+def test_a_loss_that_is_not_finite_ends_as_diverged_without_a_model(recipe: Recipe, tmp_path: Path) -> None:
+    spec = recipe.spec(tmp_path, learning_rate=1e30, warmup_steps=0, gradient_clip_val=0)
+    code, errors = recipe.run(spec, tmp_path / "out")
+    assert code == RecipeExit.DIVERGED, errors
+    assert errors.strip().splitlines()[-1].startswith("finetune: diverged: the loss is")
+    assert not (tmp_path / "out" / "COMPLETE.json").exists()
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "diverged"
+    shutil.rmtree(tmp_path / "out")
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits_and_keeps_the_rows_a_step(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    settings = {"max_steps": 4, "batch_size": 512, "validation_interval_steps": 4}
+    out = tmp_path / "out"
+    code, errors = recipe.run(recipe.spec(tmp_path, **settings), out, 700, script=LIMITED)
+    assert code == 0, errors[-2000:]
+    warnings = [e["message"] for e in events(out, "warning") if "out of memory" in e["message"]]
+    assert "batch size 512 → 256, accumulated 2 times; 512 rows a step as before" in warnings[0]
+    numbers = json.loads((out / "training_run_info.json").read_text())["hyper_parameters"]
+    assert numbers["batch_size"] * numbers["accumulate"] == 512 and numbers["batch_size"] < 512
+    assert json.loads((out / "result.json").read_text())["metrics"]["steps"] == 4
+
+    tight = tmp_path / "tight"
+    code, errors = recipe.run(recipe.spec(tmp_path, **(settings | {"batch_size": 2})), tight, 2, script=LIMITED)
+    assert code == RecipeExit.OUT_OF_MEMORY, errors[-2000:]
+    assert "one row a pass" in errors and not (tight / "COMPLETE.json").exists()
