@@ -37,6 +37,8 @@ class Watch(pl.Callback):  # type: ignore[misc]
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the optimizer, the schedule and the step counter where the checkpoint left them."""
         self._trainer = trainer
+        self.training.stop.arm()  # fit() has put Lightning's handler first, which ends the process with exit 0
+        trainer._signal_connector.received_sigterm = False
         progress = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
         progress.ready = progress.completed = self.step
         carried = self.training.carried
