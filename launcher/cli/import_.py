@@ -72,11 +72,13 @@ def describe_import(say: Output, made: ImportResult) -> None:
     """Tell a person what was read, what was left out and where the result is (`tune` says the same)."""
     from rich.text import Text
 
+    from launcher.data.entries import counted
+
     kinds = list(made.formats)
     what = kinds[0] if len(kinds) == 1 else f"{len(kinds)} kinds of audio"
     names = ", ".join(t.name for t in made.transcripts[:2])
     names += f" and {len(made.transcripts) - 2} more" if len(made.transcripts) > 2 else ""
-    line = f"Read {made.rows:,} clips, {length(made.hours)} ({what} → 16 kHz mono) and {names}"
+    line = f"Read {counted(made.rows, 'clip')}, {length(made.hours)} ({what} → 16 kHz mono) and {names}"
     if made.skipped:
         line += f"; {len(made.skipped):,} left out (list: {made.skipped_csv.name})"
     say.say(Text(line))

@@ -3,16 +3,101 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from launcher.cli import common_options, context
+
+if TYPE_CHECKING:
+    from launcher.cli.output import Output
+    from launcher.data import CheckResult
 
 
 @click.group("manifest")
 @common_options
 def command() -> None:
     """Check or split a manifest."""
+
+
+@command.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--max-duration", type=float, metavar="S", help="Say how much audio lies in rows longer than S seconds."
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="A .nemo, tokenizer.model or vocab.txt: texts it cannot write are errors.",
+)
+@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Findings to print.")
+@common_options
+def check(file: Path, max_duration: float | None, tokenizer: Path | None, limit: int) -> int:
+    """Find every fault of a manifest, by line and field.
+
+    Ends with 2 when there are errors, with 0 when there are only warnings. Relative paths are those of the
+    manifest's own folder. --json lists all findings.
+    """
+    from launcher.cli.progress import bar
+    from launcher.data import check_manifest
+
+    say = context().out
+    with bar(say, "checking", "recordings") as progress:
+        found = check_manifest(file, max_duration_s=max_duration, tokenizer=tokenizer, progress=progress)
+    _tell(say, found, limit)
+    dropped = {"rows": found.dropped_rows, "hours": round(found.dropped_hours, 6)}
+    say.result(
+        {
+            "manifest": str(found.manifest),
+            "rows": found.rows,
+            "hours": round(found.hours, 6),
+            "longest_s": found.longest_s,
+            "categories": found.categories,
+            "errors": [finding.as_json() for finding in found.errors],
+            "warnings": [finding.as_json() for finding in found.warnings],
+            "max_duration_s": found.max_duration_s,
+            "dropped": dropped if max_duration is not None else None,
+        }
+    )
+    return 0 if found.ok else 2
+
+
+def _tell(say: Output, found: CheckResult, limit: int) -> None:
+    """The findings as a person reads them: grouped by severity, by line, no more than `limit` of each."""
+    from rich.text import Text
+
+    from launcher.cli.import_ import length
+    from launcher.data.checking import counted_problems
+    from launcher.data.entries import counted
+
+    for findings, word, style in ((found.errors, "error", "red"), (found.warnings, "warning", "yellow")):
+        for finding in findings[:limit]:
+            where = Text.assemble(
+                (f"{found.manifest.name}:{finding.line}", "bold"), "  ", (finding.field, style), "  "
+            )
+            say.say(where + Text(f"{_printable(finding.problem)} {_printable(finding.fix)}"))
+        if len(findings) > limit:
+            kinds = ", ".join(f"{name} {count:,}" for count, name in counted_problems(findings))
+            more = f"… and {len(findings) - limit:,} more {word}s. In all, by field: {kinds}. --json lists them."
+            say.say(Text(more, style="dim"))
+    summary = f"{counted(found.rows, 'row')}, {length(found.hours)}, the longest {found.longest_s:.1f} s"
+    if found.categories:
+        summary += "; " + ", ".join(f"{name} {count:,}" for name, count in found.categories.items())
+    say.say(Text(_printable(summary)))
+    if found.max_duration_s is not None:
+        say.say(f"{counted(found.dropped_rows, 'row')} ({length(found.dropped_hours)}) longer than "
+                f"{found.max_duration_s:g} s: training would drop them")  # fmt: skip
+    if found.errors or found.warnings:
+        counts = f"{counted(len(found.errors), 'error')}, {counted(len(found.warnings), 'warning')}"
+        say.say(Text(counts, style="bold red" if found.errors else "yellow"))
+    else:
+        say.say(Text("nothing wrong with it", style="green"))
+
+
+def _printable(text: str) -> str:
+    """User data without what would steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 @command.command("split")

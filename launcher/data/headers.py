@@ -46,10 +46,11 @@ def read_header(path: str | Path) -> Header:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise HeaderError(f"cannot be opened ({reason})") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise HeaderError("not a regular file")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise HeaderError("not a regular file")
         if status.st_size == 0:
             raise HeaderError("an empty file (0 bytes)")
         try:
@@ -117,31 +118,32 @@ def _flac(file: BinaryIO, head: bytes, size: int) -> Header:
         tail = file.read(reach)
     else:
         tail = head
-    end = _last_sample(tail, int.from_bytes(info[0:2], "big"), largest_block)
-    if end is None or end < frames:
-        there = "" if end is None else f", it ends before {end / rate:.2f} s"
-        raise HeaderError(f"cut short: its header promises {frames / rate:.2f} s{there}")
+    if frames not in _frame_ends(tail, max(int.from_bytes(info[0:2], "big"), largest_block)):
+        raise HeaderError(f"cut short: its header promises {frames / rate:.2f} s, its last frame is missing")
     return Header(rate, channels, frames, info[18:34] if any(info[18:34]) else None)
 
 
 _BLOCKS = {1: 192, **{code: 576 << (code - 2) for code in range(2, 6)}, **{c: 256 << (c - 8) for c in range(8, 16)}}
 
 
-def _last_sample(tail: bytes, block: int, largest_block: int) -> int | None:
-    """Where the last frame that begins in `tail` ends, in samples; None when none begins there."""
+def _frame_ends(tail: bytes, block: int) -> Iterator[int]:
+    """Where each frame that begins in `tail` ends, in samples, the last first.
+
+    Sound can look like a frame header, checksum and all (one file in 20,000 of noise): so a file is whole when one
+    of these ends is its length, whatever the others say.
+    """
     for start in _sync_codes(tail):
         number, width = _coded_number(tail, start + 4)
         code = tail[start + 2] >> 4
         extra = {6: 1, 7: 2}.get(code, 0)
         rate_extra = {12: 1, 13: 2, 14: 2}.get(tail[start + 2] & 15, 0)
-        end = start + 4 + width + extra + rate_extra
+        at = start + 4 + width
+        end = at + extra + rate_extra
         if number is None or end >= len(tail) or _crc8(tail[start:end]) != tail[end]:
             continue
-        at = start + 4 + width
         samples = int.from_bytes(tail[at : at + extra], "big") + 1 if extra else _BLOCKS.get(code, 0)
         variable = tail[start + 1] & 1
-        return (number if variable else number * max(block, largest_block)) + samples
-    return None
+        yield (number if variable else number * block) + samples
 
 
 def _sync_codes(tail: bytes) -> Iterator[int]:
