@@ -65,6 +65,7 @@ def check(file: Path, max_duration: float | None, tokenizer: Path | None, limit:
 
 def _tell(say: Output, found: CheckResult, limit: int) -> None:
     """The findings as a person reads them: grouped by severity, by line, no more than `limit` of each."""
+    from rich.table import Table
     from rich.text import Text
 
     from launcher.cli.import_ import length
@@ -72,11 +73,16 @@ def _tell(say: Output, found: CheckResult, limit: int) -> None:
     from launcher.data.entries import counted
 
     for findings, word, style in ((found.errors, "error", "red"), (found.warnings, "warning", "yellow")):
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(style=style)
+        table.add_column(ratio=1)
         for finding in findings[:limit]:
-            where = Text.assemble(
-                (f"{found.manifest.name}:{finding.line}", "bold"), "  ", (finding.field, style), "  "
-            )
-            say.say(where + Text(f"{_printable(finding.problem)} {_printable(finding.fix)}"))
+            words = f"{_printable(finding.problem)} {_printable(finding.fix)}"
+            where = Text(f"{_printable(found.manifest.name)}:{finding.line}")
+            table.add_row(where, Text(_printable(finding.field)), Text(words))
+        if findings and limit:
+            say.say(table)
         if len(findings) > limit:
             kinds = ", ".join(f"{name} {count:,}" for count, name in counted_problems(findings))
             more = f"… and {len(findings) - limit:,} more {word}s. In all, by field: {kinds}. --json lists them."
