@@ -332,7 +332,9 @@ def _write(out: Path, rows: Sequence[_Row], inside: set[int]) -> None:
     """Both files, with relative audio paths made absolute so that they resolve from the new folder."""
     sides: dict[bool, list[str]] = {False: [], True: []}
     for index, row in enumerate(rows):
-        data = {**row.data, "audio_filepath": str(row.audio)}
+        # `split` travels with the row, so that a score can say that it is of held-out rows only.
+        side = "validation" if index in inside else "train"
+        data = {**row.data, "audio_filepath": str(row.audio), "split": side}
         sides[index in inside].append(json.dumps(data, ensure_ascii=False) + "\n")
     try:
         out.mkdir(parents=True, exist_ok=True)
