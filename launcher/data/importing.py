@@ -8,7 +8,8 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +88,7 @@ def import_recordings(
         raise _nothing_pairs(found, tables, faults)
     journal = Journal(out, root)
     targets = _targets(clips, root, out / "audio", f".{audio_format}")
-    with journal:
+    with _disk_errors(out), journal:
         done = {clip: known for clip in clips if (known := journal.finished(targets[clip], clip.fingerprint))}
         todo = [Task(clip.source, targets[clip], clip.entry.segment) for clip in clips if clip not in done]
         by_target = {targets[clip]: clip for clip in clips}
@@ -113,6 +114,15 @@ def import_recordings(
             )
         reused = total - len(todo)
         return _write(out, [(c, targets[c], done[c]) for c in clips if c in done], faults, tables, language, reused)
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInputError(f"cannot be written ({error.strerror or error}).", key="--out", file=out) from error
 
 
 def _root(path: Path, transcripts: Sequence[Path]) -> tuple[Path, list[Path]]:
@@ -250,6 +260,11 @@ def _targets(clips: Sequence[_Clip], root: Path, audio: Path, suffix: str) -> di
     return targets
 
 
+def _utf8(name: str) -> str:
+    """A file name as text that any output can hold; bytes that are not UTF-8 become escapes."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _slug(part: str) -> str:
     """A file name without white space, control characters, leading dots or dashes, of at most 80 characters."""
     part = unicodedata.normalize("NFC", part)
@@ -275,12 +290,12 @@ def _write(
         if language or entry.language:
             row["lang"] = language or entry.language
         rows.append({**row, **entry.extra})
-    skipped = tuple(Skipped(fault.name, fault.why) for fault in faults)
+    skipped = tuple(Skipped(_utf8(fault.name), _utf8(fault.why)) for fault in faults)
     part = out / f".{SKIPPED}.part"
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "why"])
-        writer.writerows((s.path.encode(errors="backslashreplace").decode(), s.why) for s in skipped)
+        writer.writerows((s.path, s.why) for s in skipped)
     part.replace(out / SKIPPED)
     write_manifest(out / MANIFEST, rows)
     silent = [str(target) for _, target, made in finished if made.peak == 0]

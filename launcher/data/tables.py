@@ -51,6 +51,8 @@ def read_table(path: Path, known: Known, *, plain_tsv: bool = False) -> Table:
 def _split(path: Path, text: str, plain_tsv: bool) -> Iterable[tuple[int, list[str]]]:
     """(line, cells) of a table whose separator is guessed from its first lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+    # Excel's own way to name the separator is a first line of its own; an empty line keeps the numbers right.
+    text = re.sub(r"\Asep=[^\n]\n", "\n", text)
     lines = text.split("\n")
     delimiter = "\t" if plain_tsv else _delimiter(path, [line for line in lines[:200] if line.strip()])
     plain = [(n, line.split(delimiter)) for n, line in enumerate(lines, 1) if line.strip()]

@@ -51,6 +51,7 @@ TABLES = {
     "commas.csv": 'file,text\na.wav,"one, two"\nb.wav,three\n',
     "bom-crlf.csv": '\ufefffile,text\r\na.wav,"one, two"\r\nb.wav,three\r\n',
     "semicolons.csv": "File Name;Sentence\na.wav;one, two\nb.wav;three\n",
+    "excel.csv": "sep=;\r\nFile;Text\r\na.wav;one, two\r\nb.wav;three\r\n",
     "tabs.tsv": "path\tsentence\na.wav\tone, two\nb.wav\tthree\n",
     "quoted-tabs.tsv": 'path\tsentence\n"a.wav"\t"one, two"\nb.wav\tthree\n',
     "no-header.csv": 'a.wav,"one, two"\nb.wav,three\n',
@@ -201,6 +202,22 @@ def test_everything_left_out_is_listed_with_its_reason(tmp_path: Path) -> None:
     with made.skipped_csv.open(newline="") as file:
         listed = list(csv.reader(file))
     assert listed == [["path", "why"], *([s.path, s.why] for s in made.skipped)]
+
+
+def test_a_name_that_is_not_utf_8_is_left_out_and_can_be_printed(tmp_path: Path) -> None:
+    folder = recordings(tmp_path / "in", "a.wav")
+    (folder / "a.txt").write_text("hello")
+    os.link(folder / "a.wav", os.fsencode(folder) + b"/caf\xe9.wav")
+    made = import_recordings(folder, tmp_path / "out")
+    assert why(made) == {"caf\\udce9.wav": "its name is not valid UTF-8: rename it"}
+    made.skipped_csv.read_text(encoding="utf-8")
+
+
+def test_a_place_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    folder = recordings(tmp_path / "in", "a.wav")
+    (folder / "a.txt").write_text("hello")
+    with pytest.raises(BadInputError, match="--out: cannot be written"):
+        import_recordings(folder, Path("/proc/nowhere"))
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
