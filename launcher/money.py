@@ -47,6 +47,10 @@ class Usd(Decimal):
         fraction = fraction.rstrip("0").ljust(2, "0")
         return f"{whole}.{fraction}"
 
+    def __format__(self, spec: str, _context: object = None) -> str:
+        """As `str` unless a format is asked for, so that f"${amount}" shows dollars as people write them."""
+        return super().__format__(spec) if spec else str(self)
+
     def __repr__(self) -> str:
         return f"Usd('{Decimal(self):f}')"
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
-from launcher.bundle import audio_path
 from launcher.clock import Clock
+from launcher.data import check_manifest
 from launcher.errors import BadInputError, RefusedError
 from launcher.home import Home
 from launcher.job import Job
@@ -18,7 +18,6 @@ from launcher.prepare import Prepared, prepare
 from launcher.providers.base import Offer
 from launcher.runner.control import is_running, spawn
 from recipes.contract import write_json
-from recipes.manifest import read_rows
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,39 @@ def plan_job(job: Job, home: Home, clock: Clock) -> Planned:
             refuse_faulty(path)
     priority = job.gate.priority if job.gate else ()
     prepared = prepare(job.data, home.ensure(), priority)
+    prepared = replace(prepared, warnings=(*prepared.warnings, *_losses(job)))
     return Planned(make_plan(job, prepared, _offers(job, budget, clock), name, budget), budget, prepared, job)
 
 
 def refuse_faulty(manifest: Path) -> None:
-    """Raise for the first fault of a manifest."""
-    for line, row in read_rows(manifest):
-        if not audio_path(row, manifest).is_file():
-            raise BadInputError(
-                "no such audio file.", file=manifest, line=line, key="audio_filepath", value=row["audio_filepath"],
-                fix="See them all with: launcher manifest check",
-            )  # fmt: skip
+    """Raise BadInputError with the first fault of a manifest, and how to see the others."""
+    errors = check_manifest(manifest).errors
+    if errors:
+        first, more = errors[0], len(errors) - 1
+        rest = f" ({more:,} more: launcher manifest check {manifest})" if more else ""
+        raise BadInputError(
+            first.problem, fix=f"{first.fix}{rest}", file=manifest, line=first.line, key=first.field or ""
+        )
+
+
+def _losses(job: Job) -> list[str]:
+    """What training would lose of the manifest: clips that are too long, texts the base cannot write."""
+    longest = getattr(job.spec, "max_duration_s", None)
+    base = str(getattr(job.spec, "base", ""))
+    tokenizer = Path(base) if base.endswith(".nemo") else None
+    try:
+        checked = check_manifest(job.data.manifest, max_duration_s=longest, tokenizer=tokenizer)
+    except BadInputError:  # a base without a tokenizer of its own, such as one of letters
+        checked = check_manifest(job.data.manifest, max_duration_s=longest)
+    said = []
+    if checked.dropped_hours:
+        said.append(f"max_duration_s {longest:g} leaves out {checked.dropped_hours:.2f} h of training recordings")
+    if checked.errors:  # without a tokenizer there were none
+        said.append(
+            f"{len(checked.errors):,} texts have signs that the base's tokenizer cannot write: see "
+            f"launcher manifest check {job.data.manifest} --tokenizer {base}"
+        )
+    return said
 
 
 def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock) -> tuple[Run, bool]:

@@ -11,12 +11,8 @@ from launcher.cli import common_options, context
 @click.argument("manifest", type=click.Path(dir_okay=False))
 @click.option("--baseline", metavar="per_sample.json", required=True,
               help="The base model's rows (or the folder that holds per_sample.json).")  # fmt: skip
-@click.option(
-    "--priority", metavar="A,B", default="", help="The entity categories that matter; default: all terms."
-)
-@click.option(
-    "--cycle", type=click.IntRange(min=1), default=1, show_default=True, help="Which cycle this is."
-)
+@click.option("--priority", metavar="A,B", default="", help="The entity categories that matter; default: all terms.")
+@click.option("--cycle", type=click.IntRange(min=1), default=1, show_default=True, help="Which cycle this is.")
 @common_options
 def command(manifest: str, baseline: str, priority: str, cycle: int) -> int:
     """Say whether tuning is worth it, and why. Exit 7 unless the answer is tune."""

@@ -113,18 +113,22 @@ def show_receipt(receipt: dict[str, Any], out: Output) -> None:
         if shown:
             out.say(score_table(shown, old if new else None, title=title))
             out.say("")
-    good = receipt["exit"] == ExitCode.OK
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for index, (name, words) in enumerate((name, words) for name, words in _lines(receipt) if words):
-        mark = ("✓" if good else "✗") if index == 0 else ""
-        style = ("bold green" if good else "bold red") if index == 0 else "dim"
+        mark, style = _mark(ExitCode(receipt["exit"])) if index == 0 else ("", "dim")
         table.add_row(Text(mark, style=style), Text(name, style=style), Text(words))
     out.say(table)
     if not receipt["released"]:
         out.warn("something may still bill: release is not proven; see launcher status")
+
+
+def _mark(code: ExitCode) -> tuple[str, str]:
+    if code is ExitCode.OK:
+        return "✓", "bold green"
+    return ("!", "bold yellow") if code in (ExitCode.STOPPED_AT_LIMIT, ExitCode.GATE_SAID_NO) else ("✗", "bold red")
 
 
 def _lines(receipt: dict[str, Any]) -> list[tuple[str, str]]:

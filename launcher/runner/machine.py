@@ -99,7 +99,7 @@ class Runner:
             if step.name == BEFORE:
                 if not result.get("cached"):
                     baselines.keep(self._home, self._plan, self._dir / BEFORE)
-                self._gate()
+                self._gate(cached=bool(result.get("cached")))
             if step.name == FINETUNE and stop_asked(self._dir):
                 break
         if self._ledger.leases(self._run_id)[-1].state is LeaseState.BUSY:
@@ -224,15 +224,15 @@ class Runner:
         (self._dir / f"{step.name}.log").write_text("\n".join(said) + "\n", encoding="utf-8")
         raise _Ending(RunState.FAILED, what, f"{step.name} failed: {words}")
 
-    def _gate(self) -> None:
+    def _gate(self, *, cached: bool) -> None:
         """Ask whether tuning is worth it, where the job wants to know."""
         decision = gate_of(self._plan, self._dir / BEFORE)
         if decision is None:
             return
         write_json(self._dir / "gate.json", decision)
-        self._mirror.say("gate", decision=decision["decision"], reasons=decision["reasons"])
+        self._mirror.say("gate", decision=decision["decision"], reasons=decision["reasons"], cached=cached)
         if decision["decision"] != "tune" and self._plan.gate is not None and not self._plan.gate.get("advisory"):
-            reasons = "; ".join(decision["reasons"])
+            reasons = " ".join(decision["reasons"])
             raise _Ending(RunState.REFUSED, ExitCode.GATE_SAID_NO, f"the gate says {decision['decision']}: {reasons}")
 
     def _check_stop(self) -> None:

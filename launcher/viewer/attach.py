@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +20,21 @@ from recipes.contract import EVENTS, read_events
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
 
 POLL_S = 0.2
-
-
-class _Detach(Exception):  # noqa: N818
-    """The viewer leaves; the run goes on."""
 
 
 def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -> int | None:
     """Show a run until its runner ends. Returns its exit code, or None when the viewer was told to detach."""
     run_dir = home.run_dir(run_id)
     view = _Live(out, run_id) if out.interactive else _Plain(out)
-    try:
-        with _signals(run_dir, out), view.shown() as show:
-            for event in _events(run_dir, clock):
-                show(event)
-    except _Detach:
-        out.say(f"left running; watch it again with: launcher attach {run_id}")
-        return None
+    with _signals(run_dir, out) as ctrl_c, view.shown() as show:
+        for event in _events(run_dir, clock):
+            show(event)
+            if ctrl_c.pending and view.ask(lambda: _choose(run_dir, out, ctrl_c)) == "detach":
+                out.say(f"left running; watch it again with: launcher attach {run_id}")
+                return None
     run = ledger.run(run_id)
     if not run.over or run.outcome is None:
         out.warn(f"the runner of {run_id} died in state {run.state}; go on with: launcher resume {run_id}")
@@ -59,38 +56,60 @@ def _events(run_dir: Path, clock: Clock) -> Iterator[dict[str, Any] | None]:
         clock.sleep(POLL_S)
 
 
+@dataclass
+class _CtrlC:
+    """A Ctrl-C that waits to be answered between two events."""
+
+    pending: bool = False
+
+
 @contextmanager
-def _signals(run_dir: Path, out: Output) -> Iterator[None]:
+def _signals(run_dir: Path, out: Output) -> Iterator[_CtrlC]:
     """With a terminal Ctrl-C offers a choice; without one SIGINT and SIGTERM mean: release now."""
+    ctrl_c = _CtrlC()
 
     def release_now(*_: object) -> None:
         ask_to_stop(run_dir, "now")
         out.warn("stopping: releasing at once")
 
-    def choose(*_: object) -> None:
-        signal.signal(signal.SIGINT, release_now)
-        try:
-            out.console.print(
-                "\nd: leave it running   c: fetch what there is, then release   "
-                "anything else: go on watching   Ctrl-C again: release now",
-                markup=False,
-            )
-            answer = input("> ").strip().lower()
-        except EOFError:
-            answer = "d"
-        signal.signal(signal.SIGINT, choose)
-        if answer.startswith("d"):
-            raise _Detach
-        if answer.startswith("c"):
-            ask_to_stop(run_dir, "collect")
+    def offer(*_: object) -> None:
+        if ctrl_c.pending:
+            release_now()
+        ctrl_c.pending = True
 
-    before = signal.signal(signal.SIGINT, choose if out.interactive else release_now)
+    before = signal.signal(signal.SIGINT, offer if out.interactive else release_now)
     before_term = signal.signal(signal.SIGTERM, release_now)
     try:
-        yield
+        yield ctrl_c
     finally:
         signal.signal(signal.SIGINT, before)
         signal.signal(signal.SIGTERM, before_term)
+
+
+def _choose(run_dir: Path, out: Output, ctrl_c: _CtrlC) -> str:
+    """Ask what Ctrl-C meant. A second Ctrl-C releases now."""
+
+    def second(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    held = signal.signal(signal.SIGINT, second)
+    try:
+        out.say("d: leave it running    c: fetch what there is, then release")
+        out.say("Enter: go on watching  Ctrl-C again: release now")
+        answer = input("> ").strip().lower()
+    except EOFError:
+        answer = "d"
+    except KeyboardInterrupt:
+        answer = "now"
+    finally:
+        signal.signal(signal.SIGINT, held)
+        ctrl_c.pending = False
+    if answer == "now":
+        ask_to_stop(run_dir, "now")
+        out.warn("stopping: releasing at once")
+    elif answer.startswith("c"):
+        ask_to_stop(run_dir, "collect")
+    return "detach" if answer.startswith("d") else "stay"
 
 
 class _Plain:
@@ -103,6 +122,10 @@ class _Plain:
     def shown(self) -> Iterator[Any]:
         yield self._show
 
+    def ask(self, question: Callable[[], str]) -> str:
+        """Ask; there is nothing to put aside."""
+        return question()
+
     def _show(self, event: dict[str, Any] | None) -> None:
         line = self._progress.fold(event) if event else None
         if line:
@@ -114,23 +137,30 @@ class _Live:
 
     def __init__(self, out: Output, run_id: str) -> None:
         self._out, self._run_id, self._progress = out, run_id, Progress()
+        self._live: Live
 
     @contextmanager
     def shown(self) -> Iterator[Any]:
         from rich.live import Live
 
-        live: Live = Live(self._render(), console=self._out.console, refresh_per_second=5, transient=True)
-        guard = live if not self._out.quiet else nullcontext(live)
-        with guard:
+        self._live = Live(self._render(), console=self._out.console, refresh_per_second=5, transient=True)
+        with self._live:
+            yield self._show
 
-            def show(event: dict[str, Any] | None) -> None:
-                if event is not None:
-                    line = self._progress.fold(event)
-                    if line and event.get("kind") not in ("progress", "phase"):
-                        self._out.say(line)
-                live.update(self._render())
+    def _show(self, event: dict[str, Any] | None) -> None:
+        if event is not None:
+            line = self._progress.fold(event)
+            if line and event.get("kind") not in ("progress", "phase"):
+                self._out.say(line)
+        self._live.update(self._render())
 
-            yield show
+    def ask(self, question: Callable[[], str]) -> str:
+        """Ask with the live lines put aside, so that they do not draw over the answer."""
+        self._live.stop()
+        try:
+            return question()
+        finally:
+            self._live.start(refresh=True)
 
     def _render(self) -> RenderableType:
         from rich.console import Group

@@ -44,7 +44,11 @@ class Progress:
             self.said.append(words)
             return f"  {words}"
         if kind == "gate":
-            return f"Worth tuning? {verdict(str(event.get('decision')))} {'; '.join(event.get('reasons', []))}"
+            # A baseline from the cache was told of, gate and all, when it was measured.
+            told = bool(event.get("cached"))
+            return (
+                None if told else f"Worth tuning? {verdict(str(event.get('decision')))} {' '.join(event['reasons'])}"
+            )
         if kind == "lease":
             proof = " · ".join(str(line) for line in event.get("proof", []))
             return f"released: {proof}" if event.get("state") == "released" else f"NOT RELEASED: {event.get('state')}"

@@ -33,4 +33,5 @@ def test_what_is_no_exact_amount_is_refused(value: object) -> None:
 )
 def test_an_amount_is_never_shown_lower_than_it_is(amount: str, text: str) -> None:
     assert str(Usd(amount)) == text
+    assert f"${Usd(amount)}" == f"${text}"
     assert Decimal(str(Usd(amount))) >= Usd(amount)
