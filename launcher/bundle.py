@@ -72,10 +72,11 @@ def stage(root: Path, manifests: Mapping[str, Path], base: Path | None, *, link:
     homeward: dict[str, str] = {}
     for name, held in rows.items():
         there = []
+        side = "train" if name.endswith("train") else "validation"  # so that a score can say what it is of
         for row in held:
             moved = f"audio/{names[audio_path(row, manifests[name])]}"
             homeward[f"{name}:{moved}"] = str(row["audio_filepath"])
-            there.append({**row, "audio_filepath": moved})
+            there.append({**row, "audio_filepath": moved, "split": side})
         write_manifest(root / "data" / f"{name}.jsonl", there)
         files[f"data/{name}.jsonl"] = _facts(root / "data" / f"{name}.jsonl")
     if base is not None:

@@ -92,7 +92,9 @@ def decide(
     if rise > Fraction(repr(max_general_rise)):
         reasons.insert(0, f"It forgot: general WER {_moved(first, second)}, more than {max_general_rise:.2f} up.")
         return Decision("reject_forgets", reasons, deltas, warnings)
-    reasons.append(f"General WER {_moved(first, second)}: within {max_general_rise:.2f}, nothing much forgotten.")
+    reasons.append(
+        f"General WER {_moved(first, second)}: not up by more than {max_general_rise:.2f}, so little was forgotten."
+    )
     return Decision(decision, reasons, deltas, warnings)
 
 

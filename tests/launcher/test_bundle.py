@@ -58,6 +58,7 @@ def test_rewritten_manifests_resolve_wherever_the_bundle_lies(tmp_path: Path, ma
     (tmp_path / "bundle").rename(moved)
     for name in manifests:
         rows = read_manifest(moved / "data" / f"{name}.jsonl")
+        assert {row["split"] for row in rows} == {name}
         assert all((moved / "data" / row["audio_filepath"]).is_file() for row in rows)
         assert [row["text"] for row in rows] == [row["text"] for row in read_manifest(manifests[name])]
 
