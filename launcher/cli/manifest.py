@@ -60,6 +60,8 @@ def check(file: Path, max_duration: float | None, tokenizer: Path | None, limit:
             "dropped": dropped if max_duration is not None else None,
         }
     )
+    if say.quiet and not found.ok:
+        say.warn(f"{found.manifest}: {len(found.errors):,} at fault, the first in line {found.errors[0].line}")
     return 0 if found.ok else 2
 
 

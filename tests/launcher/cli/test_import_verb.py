@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,19 @@ def test_a_terminal_sees_a_progress_bar_and_json_stays_clean(folder: Path, tmp_p
     assert json.loads(out)["rows"] == 2
     assert b"importing" in seen
     assert b"2/2" in seen
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 48_000)
+    soundfile.write(tmp_path / "in/a.wav", noise, 16_000)
+    (tmp_path / "in/a.txt").write_text("noise")
+
+    def small_files() -> None:  # what a file system out of room does, without filling one
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    ran = launcher("import", tmp_path / "in", "--out", tmp_path / "out", preexec_fn=small_files)
+    assert ran.returncode == 2
+    assert "cannot write: the disk is full" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix in {".flac", ".part"}] == []

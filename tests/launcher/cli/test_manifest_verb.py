@@ -89,3 +89,10 @@ def test_check_of_a_manifest_with_only_warnings_ends_with_0(tmp_path: Path) -> N
 def test_check_of_an_absent_file_is_one_line_and_exit_2(tmp_path: Path) -> None:
     ran = launcher("manifest", "check", tmp_path / "absent.jsonl")
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+
+
+def test_quiet_check_still_says_why_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "gone.wav", "text": "x", "duration": 1}')
+    ran = launcher("manifest", "check", tmp_path / "m.jsonl", "-q")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "1 at fault, the first in line 1" in ran.stderr
