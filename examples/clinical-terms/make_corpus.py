@@ -6,7 +6,7 @@ DIR/recordings/     600 recordings (WAV, FLAC, MP3; 16 to 44.1 kHz; mono and ste
                     30 speakers, 20 terms, each speaker says each term once; some under noise
 DIR/general/        manifest.jsonl of ordinary phrases by 10 other speakers: what must not be forgotten
 DIR/base/           manifest.jsonl of ordinary phrases by 14 more speakers: what the tiny base learns
-DIR/corpus.txt      the ordinary phrases: text for the base's tokenizer
+DIR/corpus.txt      text for the base's tokenizer: the phrases, and the terms, which the base never hears
 
 The same seed gives the same files. No network, no root; espeak-ng comes with the package espeakng-loader.
 """
@@ -100,7 +100,9 @@ def make(out: Path, seed: int = 1, voices: int = 30) -> dict[str, object]:
     heard = general.record(out / "general", people["speaker"], seed)
     taught = general.record(out / "base", people["teacher"], seed)
     corpus = out / "corpus.txt"
-    corpus.write_text("\n".join(general.PHRASES) + "\n", encoding="utf-8")
+    # A real base's tokenizer knows pieces of many more words than its listeners were taught; so does this one's.
+    words = [*general.PHRASES, *(term for some in TERMS.values() for term in some)]
+    corpus.write_text("\n".join(words) + "\n", encoding="utf-8")
     made = {"recordings": out / "recordings", "general": heard, "base": taught, "corpus": corpus}
     return {name: str(path) for name, path in made.items()} | {"rows": rows}
 

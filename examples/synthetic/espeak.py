@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,8 @@ def speak(text: str, voice: str, *, words_per_minute: int, pitch: int) -> tuple[
     library.espeak_SetParameter(_RATE, words_per_minute, 0)
     library.espeak_SetParameter(_PITCH, pitch, 0)
     raw = text.encode() + b"\0"
+    if hasattr(library, "espeak_ng_SetRandSeed"):  # its breath and flutter would begin with the clock
+        library.espeak_ng_SetRandSeed(ctypes.c_long(zlib.crc32(raw + voice.encode())))
     if library.espeak_Synth(raw, len(raw), 0, 0, 0, _UTF8, None, None) != 0:
         raise SpeechUnavailableError(f"espeak-ng cannot say: {text}")
     library.espeak_Synchronize()

@@ -123,7 +123,7 @@ def _transducer(width: int) -> dict[str, Any]:
             "log_softmax": None,
             "preserve_memory": False,
             "fuse_loss_wer": True,
-            "fused_batch_size": 8,
+            "fused_batch_size": 16,
             "jointnet": {"joint_hidden": width, "activation": "relu", "dropout": 0.0},
         },
         "decoding": {
