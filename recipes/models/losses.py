@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.loss.loss_tdt import tdt_loss
+
+from recipes.contract import RecipeExit, RecipeFailure
 
 
 class CpuTdtLoss(nn.Module):  # type: ignore[misc]
@@ -24,6 +25,12 @@ class CpuTdtLoss(nn.Module):  # type: ignore[misc]
     def __init__(self, blank: int, durations: Sequence[int], sigma: float) -> None:
         super().__init__()
         self.blank, self.durations, self.sigma = blank, list(durations), sigma
+        try:  # here, so that an environment without it can still train all but TDT on a CPU
+            from transformers.loss.loss_tdt import tdt_loss
+        except ImportError as error:
+            message = "a TDT base on a CPU needs transformers 5.23 or later (its TDT loss), or take a GPU"
+            raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {message}") from error
+        self.tdt_loss = tdt_loss
         self.reduction: str | None = None  # RNNTLoss sets and restores it; it reduces the losses itself
 
     def forward(
@@ -34,7 +41,7 @@ class CpuTdtLoss(nn.Module):  # type: ignore[misc]
         acts (B, T, U+1, V+1+D) logits of tokens, blank and D durations; labels (B, U); lengths (B,).
         """
         tokens, durations = acts.split([acts.shape[-1] - len(self.durations), len(self.durations)], dim=-1)
-        losses: torch.Tensor = tdt_loss(
+        losses: torch.Tensor = self.tdt_loss(
             token_logits=tokens,
             duration_logits=durations,
             targets=labels.long(),
@@ -49,7 +56,10 @@ class CpuTdtLoss(nn.Module):  # type: ignore[misc]
 
 
 def use_cpu_loss(model: Any) -> bool:
-    """Give a TDT model (hybrids too) a loss that runs on CPU, leaving its config as it is; True if it did."""
+    """Give a TDT model (hybrids too) a loss that runs on CPU, leaving its config as it is; True if it did.
+
+    Raises RecipeFailure(BAD_INPUT) when the installed transformers is too old to have the loss.
+    """
     name = model.cfg.get("loss", {}).get("loss_name") if model.cfg.get("loss") else None
     if name != "tdt" or not hasattr(model, "joint"):
         return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 
 #: Set before NeMo is imported: no telemetry, no fork warnings from tokenizers.
@@ -38,7 +37,6 @@ def import_nemo_quietly(log: Path | None) -> None:
     handler: logging.Handler = logging.NullHandler() if log is None else logging.FileHandler(log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.captureWarnings(True)
-    warnings.simplefilter("default")
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -11,6 +11,8 @@ from typing import Any
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from recipes.models.tokenizer import without_training_paths
+
 #: Config keys that hold places on the maker's disk.
 _PLACES = (
     "manifest_filepath",
@@ -35,7 +37,7 @@ class CleanConnector(SaveRestoreConnector):  # type: ignore[misc]
         config = OmegaConf.load(config_file)
         OmegaConf.save(scrubbed(config), config_file)
         for tokenizer in folder.glob("*.model"):
-            _scrub_tokenizer(tokenizer)
+            tokenizer.write_bytes(without_training_paths(tokenizer.read_bytes()))
         with tarfile.open(filename, "w:", format=tarfile.PAX_FORMAT) as archive:
             for path in [folder, *sorted(folder.iterdir())]:
                 name = "." if path == folder else f"./{path.name}"
@@ -85,24 +87,6 @@ def _is_place(value: Any) -> bool:
     if isinstance(value, ListConfig):
         return True
     return isinstance(value, str) and bool(value) and not value.startswith("nemo:")
-
-
-def _scrub_tokenizer(path: Path) -> None:
-    """Drop the corpus and output paths that SentencePiece writes into every model it trains."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
-    from sentencepiece import sentencepiece_model_pb2
-
-    model = sentencepiece_model_pb2.ModelProto()
-    before = path.read_bytes()
-    try:
-        model.ParseFromString(before)
-    except DecodeError:
-        return  # some other tokenizer's file: not ours to touch
-    model.trainer_spec.ClearField("input")
-    model.trainer_spec.ClearField("model_prefix")
-    after = model.SerializeToString(deterministic=True)
-    if after != before:
-        path.write_bytes(after)
 
 
 def save_model(model: Any, path: Path) -> None:
