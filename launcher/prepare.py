@@ -57,7 +57,7 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
     group = _group_field(data)
     parts = [sha256_of(path) for path in (data.manifest, data.validation, data.general) if path is not None]
     key_text = json.dumps(
-        [str(data.manifest), str(data.general), parts, data.val_fraction, data.seed, group, priority]
+        [str(data.manifest), str(data.validation), str(data.general), parts, data.val_fraction, data.seed, group, priority]
     )
     folder = home.prepared / hashlib.sha256(key_text.encode()).hexdigest()[:24]
     held = _load(folder)
@@ -95,7 +95,7 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
         train_hours=_hours(train_rows),
         validation_hours=_hours(validation_rows),
         general_rows=len(general_rows),
-        general_hours=_hours(general_rows),
+        general_hours=_hours(general_rows) if general_rows else 0.0,
         longest_s=max((float(row["duration"]) for row in every), default=0.0),
         grouped_by=group,
         has_terms=any(row.get("term") for row in validation_rows),

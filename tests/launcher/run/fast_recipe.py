@@ -1,0 +1,150 @@
+"""A stand-in for the recipe environment's Python: real contract files, no NeMo, a whole run in about two seconds.
+
+It takes what that Python is asked by the launcher: `supervise.py STEP_DIR -- ...`, which it hands to the real
+one, and `-m recipes.evaluate|finetune SPEC OUT`. The base "model" is a JSON file that says how it behaves:
+
+{"trace": FILE, "step_s": 0.01, "finetune": {"exit": 11, "say": "no memory"}, "before": {...}, "after": {...}}
+
+and each step's own part may hold: exit, say, kill (signal number), complete (none | torn | damaged | missing),
+deaf (SIGTERM is ignored and it never ends), at (the training step before which it misbehaves).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+WORDS = ("turn", "on", "the", "kitchen", "lights")
+
+
+def main(argv: list[str]) -> int:
+    if argv[:1] != ["-m"]:
+        os.execv(sys.executable, [sys.executable, *argv])  # supervise.py, as any Python would run it
+    spec, out = json.loads(Path(argv[2]).read_text(encoding="utf-8")), Path(argv[3])
+    model = Path(spec["base"] if "base" in spec else spec["model"])
+    nature = json.loads(model.read_text(encoding="utf-8"))
+    step = "finetune" if "base" in spec else "after" if "trained" in nature else "before"
+    mine: dict[str, Any] = nature.get(step, {})
+    out.mkdir(parents=True, exist_ok=True)
+    with Trace(nature, step):
+        return Recipe(spec, out, nature, mine).finetune() if step == "finetune" else Recipe(
+            spec, out, nature, mine
+        ).evaluate()
+
+
+class Trace:
+    """One line for each start of a recipe, outside the box; says when two of them shared an OUT."""
+
+    def __init__(self, nature: dict[str, Any], step: str) -> None:
+        self._file, self._step = Path(nature["trace"]), step
+
+    def __enter__(self) -> None:
+        lock = os.open(f"{self._file}.{self._step}.lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            word = "start"
+        except BlockingIOError:
+            word = "double"
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self._step, "word": word, "pid": os.getpid()}) + "\n")
+
+    def __exit__(self, *_: object) -> None:
+        """The lock goes with the process."""
+
+
+class Recipe:
+    def __init__(self, spec: dict[str, Any], out: Path, nature: dict[str, Any], mine: dict[str, Any]) -> None:
+        from recipes.contract import EventLog
+
+        self.spec, self.out, self.nature, self.mine = spec, out, nature, mine
+        self.events = EventLog(out)
+        self.stopped = False
+        (out / "COMPLETE.json").unlink(missing_ok=True)
+        self.events.emit("phase", name="loading")
+
+    def misbehave(self) -> None:
+        if self.mine.get("deaf"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            while True:
+                time.sleep(0.05)
+        if "kill" in self.mine:
+            os.kill(os.getpid(), self.mine["kill"])
+        if "exit" in self.mine:
+            words = self.mine.get("say", "it went wrong")
+            sys.stderr.write(f"\x1b[31mfinetune: {words}\x1b[0m\n")
+            raise SystemExit(self.mine["exit"])
+
+    def finetune(self) -> int:
+        signal.signal(signal.SIGTERM, self._stop)
+        total, checkpoints = int(self.spec["max_steps"]), self.out / "checkpoints"
+        from recipes.contract import write_json
+
+        done = max((int(path.stem) for path in checkpoints.glob("*.json")), default=0)
+        while done < total and not self.stopped and not (self.out / "STOP").exists():
+            if done >= self.mine.get("at", 0):
+                self.misbehave()
+            time.sleep(self.nature.get("step_s", 0.01))
+            done += 1
+            write_json(checkpoints / f"{done}.json", {"step": done})
+            self.events.emit("progress", step=done, total=total, loss=1.0 / done, metrics={"val_wer": 1.0 / done})
+        if done >= total:
+            self.misbehave()
+        write_json(self.out / "adapted_model.nemo", {**self.nature, "trained": done})
+        rows = self._rows(self.spec["validation_manifest"])
+        hypotheses = self.out / "offline_hyps.jsonl"
+        hypotheses.write_text(
+            "".join(json.dumps({"audio_filepath": r["audio_filepath"], "pred_text": r["text"]}) + "\n" for r in rows)
+        )
+        status = "done" if done >= total else "stopped_at_limit"
+        self._complete(status, {"steps": done}, ["adapted_model.nemo", "offline_hyps.jsonl"])
+        return 0 if status == "done" else 13
+
+    def evaluate(self) -> int:
+        time.sleep(self.nature.get("evaluate_s", 0.0))
+        self.misbehave()
+        from recipes.scoring import score_rows, write_score
+
+        files = []
+        for name, key in (("", "manifest"), ("general", "general_manifest")):
+            if self.spec.get(key):
+                rows = self._rows(self.spec[key])
+                # The base hears nothing of the last two words; the tuned model hears all but the last.
+                heard = {r["audio_filepath"]: " ".join(r["text"].split()[: -1 if "trained" in self.nature else -2])
+                         for r in rows}  # fmt: skip
+                score = score_rows(rows, heard, bootstrap=0)
+                files += [f"{name}/{f}" if name else f for f in write_score(self.out / name, score)]
+        self._complete("done", {}, files)
+        return 0
+
+    def _complete(self, status: str, metrics: dict[str, Any], files: list[str]) -> None:
+        from recipes.contract import COMPLETE, complete
+
+        complete(self.out, status, metrics, files)
+        how, first = self.mine.get("complete"), self.out / files[0]
+        if how == "none":
+            (self.out / COMPLETE).unlink()
+        elif how == "torn":
+            (self.out / COMPLETE).write_text((self.out / COMPLETE).read_text()[:40])
+        elif how == "damaged":
+            first.write_bytes(first.read_bytes()[:-7])
+        elif how == "missing":
+            first.unlink()
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
+
+    @staticmethod
+    def _rows(manifest: str) -> list[dict[str, Any]]:
+        from recipes.manifest import read_manifest
+
+        return read_manifest(manifest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
