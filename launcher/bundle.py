@@ -140,6 +140,24 @@ def bring_home(folder: Path, name: str, homeward: Mapping[str, str]) -> None:
             write_atomic(table, buffer.getvalue())
 
 
+def relink(run_dir: Path) -> None:
+    """Give the home copy of `finetune.yaml` what it names: the audio and the base, as links into the bundle.
+
+    So NVIDIA's own script takes that file here as it did on the machine; nothing is copied.
+    """
+    data, audio = run_dir / "data", run_dir / "bundle" / "data" / "audio"
+    for manifest in sorted(data.glob("*.jsonl")):
+        for row in read_manifest(manifest):
+            link = data / str(row["audio_filepath"])
+            source = audio / link.name
+            if source.exists() and not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(os.path.relpath(source, link.parent))
+    base = run_dir / "bundle" / "base.nemo"
+    if base.exists() and not (data / "base.nemo").exists():
+        (data / "base.nemo").symlink_to(os.path.relpath(base, data))
+
+
 def _rename_paths(held: Any, back: Mapping[str, str]) -> Any:
     if isinstance(held, dict):
         return {

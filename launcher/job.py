@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from launcher.budgets import Provider
 from launcher.configfile import ConfigFile
 from launcher.errors import BadInputError, nearest
+from recipes.models.bases import refusal
 
 RECIPES_OF_A_JOB = ("finetune", "evaluate")
 Sensitivity = Literal["public", "internal", "phi"]
@@ -147,13 +148,26 @@ def check_spec(config: ConfigFile, recipe: str, given: dict[str, Any]) -> BaseMo
     # Required data fields get a stand-in, so that the user's own settings are checked now.
     stand_in = {n: "pending" for n in data_fields if model.model_fields[n].is_required()}
     spec = config.parse(model, ("spec",), {**stand_in, **given})
-    base = getattr(spec, "base", None)
-    if isinstance(base, str) and base.endswith(".nemo") and not Path(base).is_file():
+    fault = fault_of_base(spec)
+    if fault is not None:
+        where = config.line_of(("spec", "base"))
         raise BadInputError(
-            "no such .nemo file.", fix="Give a path relative to the job file, or a pretrained name.",
-            file=config.path, line=config.line_of(("spec", "base")), key="spec.base", value=base,
-        )  # fmt: skip
+            fault[0], fix=fault[1], file=config.path, line=where, key="spec.base", value=given.get("base")
+        )
     return spec
+
+
+def fault_of_base(spec: BaseModel) -> tuple[str, str] | None:
+    """Why a recipe cannot take its base, and what to do: (problem, fix). By the name the user gave it."""
+    base = getattr(spec, "base", None)
+    if not isinstance(base, str):
+        return None
+    if looks_like_path(base) and not Path(base).is_file():
+        return "no such .nemo file.", "Give a path relative to the job file, or a pretrained name."
+    reason = refusal(base)
+    if reason is not None and not getattr(spec, "allow_unsupported_base", False):
+        return reason, ""
+    return None
 
 
 def looks_like_path(base: str) -> bool:

@@ -20,7 +20,7 @@ from launcher.configfile import dotted, explain
 from launcher.data import import_recordings
 from launcher.errors import BadInputError, GateError
 from launcher.home import Home
-from launcher.job import Job, load_job, looks_like_path, recipe_module
+from launcher.job import Job, fault_of_base, load_job, looks_like_path, recipe_module
 from launcher.local_recipe import run_here
 from launcher.report.after_run import gate_of
 from launcher.viewer.state import Progress, verdict
@@ -99,9 +99,9 @@ def _refuse_wrong(spec: dict[str, Any], wishes: Wishes) -> None:
     except ValidationError as error:
         problem, fix, keys, value = explain(error, model)
         raise BadInputError(problem, fix=fix, key=f"--set {dotted(keys)}", value=value) from None
-    base = str(getattr(checked, "base", ""))
-    if base.endswith(".nemo") and not Path(base).is_file():
-        raise BadInputError("no such .nemo file.", key="--base", value=base, file=base)
+    fault = fault_of_base(checked)
+    if fault is not None:
+        raise BadInputError(fault[0], fix=fault[1], key="--base", value=wishes.base)
     for option, path in (("PATH", wishes.recordings), ("--general", wishes.general)):
         if path is not None and not path.exists():
             raise BadInputError("no such file or folder.", key=option, value=str(path), file=path)

@@ -212,6 +212,8 @@ class Runner:
             index = bundle.Bundle.load(self._dir / "bundle")
             for folder, manifest in step.rows.items():
                 bundle.bring_home(target / folder, manifest, index.homeward)
+            if step.name == FINETUNE:
+                bundle.relink(self._dir)
             limit = "stopped before the end of its schedule" if code == RecipeExit.STOPPED_AT_LIMIT else None
             return {"artifacts": [a.path for a in artifacts], "limit": limit}
         if asked:
