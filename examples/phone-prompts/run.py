@@ -17,9 +17,9 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
-sys.path[:0] = [str(REPO)]
+sys.path.insert(0, str(REPO))
 
-from launcher.environment import recipe_python
+from launcher.environment import recipe_python  # noqa: E402  (the checkout is on the path only now)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
