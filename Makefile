@@ -8,7 +8,7 @@ unexport PYTHONPATH
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
-	@echo "make demo    the main job from recordings to receipt, on the demo corpus"
+	@echo "make demo    the main job from recordings to receipt, on the demo corpus (SEED=2: other voices)"
 	@echo "make test    lint, then all tests (TESTS='tests/launcher -k plan' for some, WORKERS=1 for less memory)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
@@ -20,7 +20,7 @@ env:
 	@$(PYTHON) -m launcher.envbuild
 
 demo: env
-	@$(VENV)/python examples/demo.py
+	@$(VENV)/python examples/demo.py $(if $(SEED),--seed $(SEED))
 
 lint: env
 	$(VENV)/ruff check .

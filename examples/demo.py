@@ -35,11 +35,13 @@ def main() -> int:
     base = yaml.safe_load((CORPUS / "base.yaml").read_text(encoding="utf-8"))
 
     say(f"1/3  Making the recordings (invented speakers, medical terms) in {place}")
-    run(sys.executable, CORPUS / "make_corpus.py", "--out", place, "--seed", args.seed)
+    run(place / "corpus.log", sys.executable, CORPUS / "make_corpus.py", "--out", place, "--seed", args.seed)
     say("2/3  Training a tiny base model that knows everyday speech and no medical terms (cached)")
     training = [f"--{key.replace('_', '-')}={value}" for key, value in base.items()]
-    run(recipe_python(), BASE / "build.py", "--out", place / "base.nemo", "--corpus", place / "corpus.txt",
-        "--train", place / "base" / "manifest.jsonl", *training)  # fmt: skip
+    run(
+        place / "base.log", recipe_python(), BASE / "build.py", "--out", place / "base.nemo",
+        "--corpus", place / "corpus.txt", "--train", place / "base" / "manifest.jsonl", *training,
+    )  # fmt: skip
     say("3/3  launcher tune: import, check, split, baseline, gate, plan, fine-tune, evaluate, decide, receipt")
     spec = {**job["spec"], "seed": args.seed}
     settings = [item for key, value in spec.items() if key != "base" for item in ("--set", f"{key}={value}")]
@@ -52,7 +54,7 @@ def main() -> int:
         cwd=EXAMPLES.parent, check=False,
     ).returncode  # fmt: skip
     if code == 0:
-        say(f"\nThat took {time.monotonic() - began:.0f} s. Now with your own recordings: launcher tune PATH")
+        say(f"\nthat took {time.monotonic() - began:.0f} s\nnow with your own recordings: launcher tune PATH")
     return code
 
 
@@ -61,11 +63,18 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(*command: object) -> None:
-    """Run one command; its failure ends the demo with its exit code."""
-    code = subprocess.run([str(part) for part in command], check=False).returncode
-    if code:
-        raise SystemExit(code)
+def run(log: Path, *command: object) -> None:
+    """Run one command, its own words indented and its libraries' chatter in `log`; its failure ends the demo."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as chatter:
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=chatter, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.startswith("{"):  # its answer to programs
+                say(f"     {line.rstrip()}")
+    if process.wait():
+        say(log.read_text(encoding="utf-8")[-3000:])
+        raise SystemExit(process.returncode)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from launcher import baselines
+from launcher.cli.import_ import describe_import
 from launcher.cli.output import Output
+from launcher.cli.progress import bar
 from launcher.clock import Clock
 from launcher.configfile import dotted, explain
 from launcher.data import import_recordings
@@ -146,12 +148,9 @@ def _manifest_of(given: Path, folder: Path, transcripts: Path | None, out: Outpu
     """The manifest itself, or the one that importing a folder makes."""
     if given.is_file() and given.suffix in (".jsonl", ".json"):
         return given.absolute()
-    found = import_recordings(given, folder, transcripts=(transcripts,) if transcripts else ())
-    formats = ", ".join(found.formats)
-    left = f"; {len(found.skipped)} left out (list: {found.skipped_csv})" if found.skipped else ""
-    out.say(f"Read {found.rows} clips, {found.hours:.2f} h ({formats} → 16 kHz mono){left}")
-    for warning in found.warnings:
-        out.say(f"  {warning}", style="yellow")
+    with bar(out, "importing", "recordings") as progress:
+        found = import_recordings(given, folder, transcripts=(transcripts,) if transcripts else (), progress=progress)
+    describe_import(out, found)
     return found.manifest
 
 
