@@ -146,6 +146,8 @@ def relink(run_dir: Path) -> None:
     So NVIDIA's own script takes that file here as it did on the machine; nothing is copied.
     """
     data, audio = run_dir / "data", run_dir / "bundle" / "data" / "audio"
+    if not data.is_dir():
+        return
     for manifest in sorted(data.glob("*.jsonl")):
         for row in read_manifest(manifest):
             link = data / str(row["audio_filepath"])

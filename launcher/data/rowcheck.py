@@ -250,7 +250,8 @@ class RowChecker:
             )
         for field, given in value.items():
             if isinstance(given, _Nan) and field not in {"duration", "offset"}:
-                self.error(row.line, field, "NaN and Infinity are not JSON.", "Write a number, or remove it.")
+                name = field or "(empty name)"
+                self.error(row.line, name, "NaN and Infinity are not JSON.", "Write a number, or remove it.")
 
 
 _A_ROW = 'A row: {"audio_filepath": "a.wav", "text": "…", "duration": 1.5}'

@@ -264,6 +264,10 @@ def survives(folder: Path, raw: bytes) -> CheckResult:
     return found
 
 
+def test_a_nan_under_an_empty_name_is_still_a_finding_with_a_name(tmp_path: Path) -> None:
+    assert "(empty name)" in {finding.field for finding in survives(tmp_path, b'{"": Infinity}\n').errors}
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_crash_the_check(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
