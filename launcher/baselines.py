@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 from launcher.bundle import audio_path, code_digest
 from launcher.home import Home
 from launcher.plan import Plan
-from recipes.contract import COMPLETE, read_complete, sha256_of
+from recipes.contract import COMPLETE, damaged, read_complete, sha256_of
 from recipes.manifest import read_manifest
 
 
@@ -32,9 +33,9 @@ def key_of(plan: Plan) -> str:
 
 
 def restore(home: Home, plan: Plan, target: Path) -> bool:
-    """Put a cached baseline in place; False when there is none."""
+    """Put a cached baseline in place; False when there is none, or none that is whole."""
     cached = home.baselines / key_of(plan)
-    if read_complete(cached) is None:
+    if not is_whole(cached):
         return False
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -45,13 +46,33 @@ def restore(home: Home, plan: Plan, target: Path) -> bool:
 
 
 def keep(home: Home, plan: Plan, source: Path) -> None:
-    """Cache a baseline that was just measured."""
+    """Cache a baseline that was just measured; another run may be doing the same."""
     cached = home.baselines / key_of(plan)
-    if read_complete(cached) is not None or not (source / COMPLETE).exists():
+    if is_whole(cached) or not (source / COMPLETE).exists():
         return
     cached.parent.mkdir(parents=True, exist_ok=True)
-    part = cached.with_name(f".{cached.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
+    part = Path(tempfile.mkdtemp(prefix=f".{cached.name}.", dir=cached.parent))
+    try:
+        shutil.copytree(source, part, dirs_exist_ok=True)
+        put_in_place(part, cached)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def put_in_place(made: Path, cached: Path) -> None:
+    """Give a finished folder its name in the cache; the one that another run put there first is as good."""
+    if is_whole(cached):
+        shutil.rmtree(made, ignore_errors=True)
+        return
     shutil.rmtree(cached, ignore_errors=True)
-    part.rename(cached)
+    try:
+        made.rename(cached)
+    except OSError:
+        if not is_whole(cached):
+            raise
+
+
+def is_whole(cached: Path) -> bool:
+    """Whether a cached baseline has all its files, as they were."""
+    listed = read_complete(cached)
+    return listed is not None and not damaged(cached, listed)

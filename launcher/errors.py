@@ -97,6 +97,10 @@ class StateError(LauncherError):
     """The ledger or a run's folder is damaged, newer than this launcher, or out of disk (exit 2)."""
 
 
+class LedgerError(StateError):
+    """The ledger cannot be read or written now: what was under way can go on when it can (exit 2)."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name a typo most likely meant, or None."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)

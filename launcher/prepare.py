@@ -56,9 +56,8 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
     """Split what needs splitting (seeded, stratified, speakers apart); raises BadInputError with the way out."""
     group = _group_field(data)
     parts = [sha256_of(path) for path in (data.manifest, data.validation, data.general) if path is not None]
-    key_text = json.dumps(
-        [str(data.manifest), str(data.validation), str(data.general), parts, data.val_fraction, data.seed, group, priority]
-    )
+    paths = [str(data.manifest), str(data.validation), str(data.general)]
+    key_text = json.dumps([paths, parts, data.val_fraction, data.seed, group, priority])
     folder = home.prepared / hashlib.sha256(key_text.encode()).hexdigest()[:24]
     held = _load(folder)
     if held is not None:
@@ -81,9 +80,9 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
         warnings.append("no general set: what tuning forgets will not be measured (data.general)")
     train_rows, validation_rows = read_manifest(train), read_manifest(validation)
     general_rows = read_manifest(general_validation) if general_validation else []
-    paths = {"train": train, "validation": validation}
+    made = {"train": train, "validation": validation}
     if general_train and general_validation:
-        paths |= {"general_train": general_train, "general_validation": general_validation}
+        made |= {"general_train": general_train, "general_validation": general_validation}
     every = [*train_rows, *validation_rows]
     prepared = Prepared(
         train=str(train),
@@ -100,7 +99,7 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
         grouped_by=group,
         has_terms=any(row.get("term") for row in validation_rows),
         warnings=tuple(warnings),
-        digests={name: sha256_of(path) for name, path in paths.items()},
+        digests={name: sha256_of(path) for name, path in made.items()},
     )
     write_json(folder / FACTS, prepared.facts())
     return prepared

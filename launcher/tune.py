@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,14 @@ from launcher.cli.progress import bar
 from launcher.clock import Clock
 from launcher.configfile import dotted, explain
 from launcher.data import import_recordings
-from launcher.errors import BadInputError, GateError
+from launcher.errors import BadInputError, GateError, RecipeError
 from launcher.home import Home
 from launcher.job import Job, fault_of_base, load_job, looks_like_path, recipe_module
 from launcher.local_recipe import run_here
 from launcher.report.after_run import gate_of
 from launcher.viewer.state import Progress, verdict
 from launcher.workflow import Planned, refuse_faulty
-from recipes.contract import COMPLETE, write_atomic
+from recipes.contract import write_atomic
 from recipes.scoring import read_score
 
 
@@ -116,15 +117,22 @@ def measure_baseline(planned: Planned, home: Home, out: Output, clock: Clock) ->
     """
     plan, prepared = planned.plan, planned.prepared
     place = home.baselines / baselines.key_of(plan)
-    if not (place / COMPLETE).exists():
+    if not baselines.is_whole(place):
         out.say(f"Measuring {_name(plan.spec['base'])} on {prepared.validation_rows} held-out clips …")
-        work = home.baselines / f".measuring-{place.name}"
-        shutil.rmtree(work, ignore_errors=True)
+        home.baselines.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".measuring-{place.name}-", dir=home.baselines))  # two may measure
         spec = {"model": plan.spec["base"], "manifest": prepared.validation,
                 "general_manifest": prepared.general_validation}  # fmt: skip
-        run_here("evaluate", spec, work, clock, _teller(out))
-        shutil.rmtree(place, ignore_errors=True)
-        work.rename(place)
+        try:
+            run_here("evaluate", spec, work, clock, _teller(out))
+            baselines.put_in_place(work, place)
+        except RecipeError as error:
+            if error.file == str(work / "log.txt"):
+                (work / "log.txt").replace(log := home.baselines / f"{place.name}.log")
+                error.file = str(log)
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     score = read_score(place)[0]
     apart = f", {prepared.grouped_by} apart from training" if prepared.grouped_by else ""
     out.say(f"Baseline  {_name(plan.spec['base'])} on {prepared.validation_rows} held-out clips{apart}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
 from launcher.clock import Clock
 from launcher.data import check_manifest
+from launcher.environment import recipe_python
 from launcher.errors import BadInputError, RefusedError
 from launcher.home import Home
 from launcher.job import Job
@@ -16,8 +17,7 @@ from launcher.money import ZERO
 from launcher.plan import Plan, make_plan
 from launcher.prepare import Prepared, prepare
 from launcher.providers.base import Offer
-from launcher.runner.control import is_running, spawn
-from recipes.contract import write_json
+from launcher.runner.control import ask_to_stop, is_running, spawn
 
 
 @dataclass(frozen=True)
@@ -82,28 +82,49 @@ def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock) -> tuple[R
     plan = planned.plan
     if plan.ceiling_usd > ZERO:
         raise RefusedError("this plan costs money and nobody has approved it", fix="Type YES at a terminal.")
+    recipe_python()  # what would keep every step from starting is said before there is a run
     run, new = ledger.create_run(plan.run_key, plan.model_dump(mode="json"), plan.digest)
-    run_dir = home.run_dir(run.run)
-    if new:
-        write_json(run_dir / "plan.json", plan.model_dump(mode="json"))
-    advance(ledger, run)
-    if not is_running(run_dir):
-        spawn(home, run.run, clock)
+    try:
+        begin(home, ledger, run, clock)
+    except KeyboardInterrupt:  # nobody watches it yet: nobody else could stop it
+        if new:
+            ask_to_stop(home.run_dir(run.run), "now")
+            begin(home, ledger, run, clock)
+        raise
     return ledger.run(run.run), new
 
 
+def begin(home: Home, ledger: Ledger, run: Run, clock: Clock) -> None:
+    """See to it that a runner lives for a run which is not over, or over but not released or not told."""
+    if is_running(home.run_dir(run.run)):
+        return
+    if not run.over:
+        advance(ledger, run)
+    spawn(home, run.run, clock)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether a runner has nothing left to do: the run is over, what came of it is told, all is released."""
+    return run.over and run.outcome is not None and bool(run.outcome.get("released"))
+
+
+def finish(home: Home, ledger: Ledger, run: Run, clock: Clock) -> Run:
+    """Settle and tell of a run that is over, where its runner was killed before it could; returns the run."""
+    if run.over and run.outcome is None:
+        begin(home, ledger, run, clock)
+        while is_running(home.run_dir(run.run)):
+            clock.sleep(0.05)
+    return ledger.run(run.run)
+
+
 def advance(ledger: Ledger, run: Run) -> None:
-    """Take a run that was planned (by this process, or by one that was killed) to reserved."""
+    """Take a run that was planned (by this process, by another shell's, or by one that was killed) to reserved."""
     plan = Plan.model_validate(run.plan)
-    state = ledger.run(run.run).state
-    if state is RunState.PLANNED:
-        allowed = {"providers": [plan.choice.offer.provider], "max_usd_per_hour": str(plan.choice.offer.usd_per_hour)}
-        ledger.approve(run.run, "free", plan.ceiling_usd, allowed, plan.digest)
-        ledger.move_run(run.run, RunState.APPROVED)
-        state = RunState.APPROVED
-    if state is RunState.APPROVED:
-        ledger.reserve(run.run, plan.budget, plan.ceiling_usd)
-        ledger.move_run(run.run, RunState.RESERVED)
+    allowed = {"providers": [plan.choice.offer.provider], "max_usd_per_hour": str(plan.choice.offer.usd_per_hour)}
+    ledger.approve(run.run, "free", plan.ceiling_usd, allowed, plan.digest)
+    ledger.advance_run(run.run, RunState.PLANNED, RunState.APPROVED)
+    ledger.reserve(run.run, plan.budget, plan.ceiling_usd)
+    ledger.advance_run(run.run, RunState.APPROVED, RunState.RESERVED)
 
 
 def _offers(job: Job, budget: Budget, clock: Clock) -> list[tuple[Offer, tuple[str, ...]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +130,12 @@ def main(argv: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     json_mode = "--json" in args
     try:
+        _end_on_sigterm()
         code = root.main(args=args, prog_name="launcher", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        if json_mode:
+            Output(json_mode=True).result({"error": {"message": "interrupted"}, "exit": 130})
         sys.stderr.write("interrupted\n")
         return 130
     except click.ClickException as error:
@@ -139,17 +143,31 @@ def main(argv: list[str] | None = None) -> int:
             Output(json_mode=True).result({"error": {"message": error.format_message()}, "exit": 2})
         error.show()
         return 2
+    except BrokenPipeError:  # who read our output has had enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
-        from launcher.errors import BadInputError, LauncherError
+        from launcher.errors import BadInputError, LauncherError, StateError
         from recipes.manifest import ManifestError
 
         if isinstance(error, ManifestError):
             error = BadInputError(
                 error.problem, fix=error.fix, file=error.file, line=error.line, key=error.key, value=error.value
             )
+        elif isinstance(error, OSError):  # a full disk, a folder that may not be written, a file that went away
+            error = StateError(f"{error.strerror or error}.", file=error.filename)
         if not isinstance(error, LauncherError):
             raise
         if json_mode:
             Output(json_mode=True).result({"error": error.as_json(), "exit": int(error.exit_code)})
         sys.stderr.write(f"error: {error}\n")
         return int(error.exit_code)
+
+
+def _end_on_sigterm() -> None:
+    """SIGTERM ends a verb as Ctrl-C does: what it started here is ended too, and the exit code says so."""
+    import signal
+    import threading
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -16,8 +16,9 @@ def command(run: str) -> int:
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.ledger import Ledger
+    from launcher.workflow import finish
 
     ctx, clock = context(), SystemClock()
     home = Home.find(ctx.home)
     ledger = Ledger.open(home, clock)
-    return follow(home, ledger, ledger.run(run).run, ctx.out, clock)
+    return follow(home, ledger, finish(home, ledger, ledger.run(run), clock).run, ctx.out, clock)

@@ -15,12 +15,19 @@ def follow(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock,
            extra: dict[str, Any] | None = None) -> int:  # fmt: skip
     """Attach, then print the receipt (and the JSON outcome); returns the exit code of the verb."""
     from launcher.report.receipt import show_receipt
+    from launcher.runner.control import ask_to_stop
     from launcher.viewer import attach
 
-    code = attach(home, ledger, run_id, out, clock)
+    try:
+        code = attach(home, ledger, run_id, out, clock)
+    except KeyboardInterrupt:  # before anybody watched; without a terminal it means what it means while watching
+        if out.interactive:
+            raise
+        ask_to_stop(home.run_dir(run_id), "now")
+        code = attach(home, ledger, run_id, out, clock)
     run = ledger.run(run_id)
     if run.outcome is not None:
         show_receipt(run.outcome, out)
-    outcome = run.outcome or {"run": run.run, "state": str(run.state), "exit": code or 0}
+    outcome = run.outcome or {"run": run.run, "state": str(run.state), "exit": code or 0, "released": False}
     out.result({**outcome, **(extra or {})})
     return code or 0

@@ -13,20 +13,24 @@ from launcher.cli import common_options, context
 @common_options
 def command(run: str, show: bool) -> int:
     """Print RUN's receipt and where its report is."""
+    from launcher.clock import SystemClock
     from launcher.errors import BadInputError
     from launcher.home import Home
     from launcher.ledger import Ledger
     from launcher.report.receipt import show_receipt
+    from launcher.workflow import finish
 
-    ctx = context()
-    found = Ledger.open(Home.find(ctx.home)).run(run)
+    ctx, clock = context(), SystemClock()
+    home = Home.find(ctx.home)
+    ledger = Ledger.open(home, clock)
+    found = finish(home, ledger, ledger.run(run), clock)
     if found.outcome is None:
         raise BadInputError(
             f"run {found.run} is not over ({found.state}).", key="RUN", value=run,
             fix=f"Watch it with: launcher attach {found.run}",
         )  # fmt: skip
     show_receipt(found.outcome, ctx.out)
-    if show:
+    if show and found.outcome["report"]:
         click.launch(found.outcome["report"])
     kept = ("run", "report", "receipt", "leaderboards")
     ctx.out.result({name: found.outcome[name] for name in kept})

@@ -17,18 +17,16 @@ def command(run: str, detach: bool) -> int:
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.ledger import Ledger
-    from launcher.runner.control import is_running, spawn
-    from launcher.workflow import advance
+    from launcher.workflow import begin, is_finished
 
     ctx, clock = context(), SystemClock()
     home = Home.find(ctx.home)
     ledger = Ledger.open(home, clock)
     found = ledger.run(run)
-    if found.over and found.outcome is not None:
+    if is_finished(found):
         ctx.out.say(f"run {found.run} is over: {found.state}{f' ({found.reason})' if found.reason else ''}")
-    elif not is_running(home.run_dir(found.run)):
-        advance(ledger, found)
-        spawn(home, found.run, clock)
+    else:
+        begin(home, ledger, found, clock)
     if detach:
         ctx.out.result({"run": found.run, "state": str(ledger.run(found.run).state), "exit": 0})
         return 0

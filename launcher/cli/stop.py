@@ -17,18 +17,16 @@ def command(run: str, now: bool) -> int:
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.ledger import Ledger
-    from launcher.runner.control import ask_to_stop, is_running, spawn
-    from launcher.workflow import advance
+    from launcher.runner.control import ask_to_stop
+    from launcher.workflow import begin, is_finished
 
     ctx, clock = context(), SystemClock()
     home = Home.find(ctx.home)
     ledger = Ledger.open(home, clock)
     found = ledger.run(run)
-    if found.over and found.outcome is not None:
+    if is_finished(found):
         ctx.out.say(f"run {found.run} is over already: {found.state}")
     else:
         ask_to_stop(home.run_dir(found.run), "now" if now else "collect")
-        if not is_running(home.run_dir(found.run)):
-            advance(ledger, found)
-            spawn(home, found.run, clock)
+        begin(home, ledger, found, clock)
     return follow(home, ledger, found.run, ctx.out, clock)

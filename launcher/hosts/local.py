@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher.clock import Clock
@@ -16,13 +16,14 @@ from recipes import supervise
 class LocalHost:
     """A folder on this machine with detached, lock-guarded processes."""
 
-    def __init__(self, root: Path, python: Path, clock: Clock) -> None:
+    def __init__(self, root: Path, python: Path | Callable[[], Path], clock: Clock) -> None:
+        """`python` may be found only when it is needed: ending a lease must not depend on it."""
         self.root, self._python, self._clock = root, python, clock
 
     @property
     def python(self) -> str:
         """The recipe environment's Python here."""
-        return str(self._python)
+        return str(self._python if isinstance(self._python, Path) else self._python())
 
     def path(self, remote: str) -> str:
         """The absolute path of a path relative to the lease's folder."""
@@ -76,8 +77,9 @@ class LocalHost:
             cwd=self.root, env={**inherited_environment(), **env}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while process.poll() is None and self.status(step).state in ("absent", "lost"):
-            self._clock.sleep(0.01)  # until the supervisor holds the step's lock
+        alive = step_dir / "alive.json"
+        while process.poll() is None and (supervise.read_json(alive) or {}).get("pid") != process.pid:
+            self._clock.sleep(0.01)  # until it can be asked after, and be sent a signal
 
     def status(self, step: str) -> StepStatus:
         """How a step does, asked of its lock."""

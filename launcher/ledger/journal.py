@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Table, create_engine, event, insert, select, update
+from sqlalchemy import URL, Connection, Engine, RowMapping, Table, create_engine, event, insert, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from launcher.clock import Clock, SystemClock, iso
-from launcher.errors import BadInputError, StateError
+from launcher.errors import BadInputError, LedgerError, StateError
 from launcher.home import Home
 from launcher.ledger import schema as t
 from launcher.ledger.states import LEASE_MOVES, RUN_MOVES, RUN_TERMINAL, LeaseState, RunState
@@ -74,7 +74,8 @@ class Ledger:
         """Open (or create) the ledger; raises StateError when it is damaged, newer, or out of disk."""
         home.ensure()
         url = home.ledger_url
-        engine = create_engine(url)
+        file = URL.create("sqlite", database=_shown(url))  # made of parts: a folder's name may hold a ?
+        engine = create_engine(url if os.environ.get("LAUNCHER_LEDGER") else file)
         if engine.dialect.name == "sqlite":
             _prepare_sqlite(engine)
         ledger = cls(engine, clock or SystemClock(), rng or random.SystemRandom())
@@ -144,6 +145,14 @@ class Ledger:
             now = iso(self._clock.now())
             db.execute(update(t.runs).where(t.runs.c.run == run_id).values(state=to, updated_at=now, **kept))
             self._note(db, f"run.{to}", {k: v for k, v in facts.items() if k != "outcome"}, run=run_id)
+
+    def advance_run(self, run_id: str, held: RunState, to: RunState) -> None:
+        """Take a run from one state to the next, unless somebody else has done it already."""
+        with self._write() as db:
+            now = iso(self._clock.now())
+            still = (t.runs.c.run == run_id) & (t.runs.c.state == held)
+            if db.execute(update(t.runs).where(still).values(state=to, updated_at=now)).rowcount:
+                self._note(db, f"run.{to}", {}, run=run_id)
 
     def set_outcome(self, run_id: str, outcome: dict[str, Any]) -> None:
         """Keep what `run --json` prints."""
@@ -295,10 +304,12 @@ def _readable_errors(engine: Engine) -> Iterator[None]:
     except IntegrityError as error:
         raise _Conflict from error
     except (OperationalError, DatabaseError) as error:
-        raise StateError(
-            f"the ledger cannot be used: {str(error.orig).splitlines()[0]}.",
-            file=shown,
-            fix="Nothing was rented. Free some disk, or restore the file from a copy.",
+        problem = str(error.orig).splitlines()[0]
+        mend = "Free some disk, or restore the file from a copy."
+        if "locked" in problem:
+            mend = "Another process holds it: end that one, or try again."
+        raise LedgerError(
+            f"the ledger cannot be used: {problem}.", file=shown, fix=f"Nothing was rented. {mend}"
         ) from error
 
 

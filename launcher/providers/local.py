@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from launcher.clock import Clock
@@ -21,7 +22,7 @@ class LocalProvider:
     name = "local"
     released_by: tuple[str, ...] = ("nothing to release: this machine costs nothing",)
 
-    def __init__(self, boxes: Path, python: Path, clock: Clock) -> None:
+    def __init__(self, boxes: Path, python: Path | Callable[[], Path], clock: Clock) -> None:
         self._boxes, self._python, self._clock = boxes, python, clock
 
     def offers(self) -> list[Offer]:
@@ -66,8 +67,8 @@ class LocalProvider:
                 self._clock.sleep(0.05)
         if host.running_steps():
             return  # the proof will find it present, and the lease stays release_pending
+        doomed = box.with_name(f".gone-{box.name}")
+        shutil.rmtree(doomed, ignore_errors=True)  # also what an earlier attempt, killed here, had put aside
         if box.exists():
-            doomed = box.with_name(f".gone-{box.name}")
-            shutil.rmtree(doomed, ignore_errors=True)
             box.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)

@@ -16,5 +16,5 @@ def provider_named(name: str, home: Home, clock: Clock) -> Provider:
     if name == "local":
         from launcher.providers.local import LocalProvider
 
-        return LocalProvider(home.boxes, recipe_python(), clock)
+        return LocalProvider(home.boxes, recipe_python, clock)
     raise BadInputError(f"{name!r} is not a provider of this launcher.", fix=f"There is: {', '.join(NAMES)}.")

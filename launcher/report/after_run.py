@@ -14,7 +14,7 @@ from launcher.report.html import render_html
 from launcher.report.leaderboard import leaderboard, leaderboard_name
 from launcher.report.receipt import build_receipt
 from launcher.runner.steps import AFTER, BEFORE, FINETUNE
-from recipes.contract import EVENTS, read_events, write_atomic, write_json
+from recipes.contract import COMPLETE, EVENTS, read_events, write_atomic, write_json
 from recipes.manifest import read_manifest
 from recipes.scoring import decide, gate, read_per_sample, read_score
 
@@ -38,6 +38,8 @@ def scores_of(run_dir: Path) -> dict[str, Scores]:
     """{before, after} -> {target, general} -> score.json, of those that were measured."""
     found: dict[str, Scores] = {}
     for name in (BEFORE, AFTER):
+        if not (run_dir / name / COMPLETE).is_file():  # a part of it may have come home before a kill
+            continue
         for part, folder in (("target", run_dir / name), ("general", run_dir / name / "general")):
             if (folder / "score.json").is_file():
                 found.setdefault(name, {})[part] = read_score(folder)[0]
@@ -72,6 +74,18 @@ def write_reports(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: 
     )  # fmt: skip
     write_json(run_dir / "receipt.json", receipt)
     write_atomic(run_dir / "report.html", render_html(_page(run_dir, receipt, held)))
+    return receipt
+
+
+def write_receipt_alone(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: ExitCode, charged: Usd,
+                        released: bool, warning: str) -> dict[str, Any]:  # fmt: skip
+    """Write receipt.json without what the row files say: for a run whose files a report cannot be made of."""
+    receipt = build_receipt(
+        run, plan, run_dir, ledger, code=code, charged=charged, released=released,
+        scores={}, decision=None, gate=None, leaderboards=[],
+    )  # fmt: skip
+    receipt |= {"training": None, "report": "", "warnings": [*receipt["warnings"], warning]}
+    write_json(run_dir / "receipt.json", receipt)
     return receipt
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from launcher.clock import SystemClock
+from launcher.errors import LauncherError
 from launcher.home import Home
 from launcher.ledger import Ledger
 from launcher.providers.registry import provider_named
@@ -21,13 +22,17 @@ def main(home_root: str, run_id: str) -> int:
         if not mine:
             return 0
         announce(home.run_dir(run_id))
-        ledger = Ledger.open(home, clock)
-        run = ledger.run(run_id)
-        choice = run.plan["candidates"][run.plan["chosen"]]["offer"]
-        runner = Runner(home, ledger, provider_named(choice["provider"], home, clock), run, clock)
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, runner.interrupt)
-        return int(runner.execute())
+        try:
+            ledger = Ledger.open(home, clock)
+            run = ledger.run(run_id)
+            choice = run.plan["candidates"][run.plan["chosen"]]["offer"]
+            runner = Runner(home, ledger, provider_named(choice["provider"], home, clock), run, clock)
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(signum, runner.interrupt)
+            return int(runner.execute())
+        except LauncherError as error:
+            sys.stderr.write(f"{error}\n")  # into runner.log: who watches shows it
+            return int(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,32 @@ def collect(host: Host, out: str, home: Path) -> list[Artifact]:
     """
     listed = read_there(host, out)
     for artifact in listed:
-        target = home / artifact.path
-        for _ in range(TRIES):
-            if target.is_file() and sha256_of(target) == artifact.sha256:
-                break
-            host.get(f"{out}/{artifact.path}", target)
-        else:
-            raise RecipeError(f"{artifact.path} came home damaged {TRIES} times", file=target)
+        _fetch(host, out, artifact, home / artifact.path)
     write_json(home / COMPLETE, {"artifacts": [a.__dict__ for a in listed]})
     return listed
+
+
+def list_again(home: Path, artifacts: list[Artifact]) -> None:
+    """Write COMPLETE.json anew once row files have the user's own paths: it must hold for what lies there now."""
+    there = [(artifact.path, home / artifact.path) for artifact in artifacts]
+    listed = [{"path": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in there]
+    write_json(home / COMPLETE, {"artifacts": listed})
+
+
+def _fetch(host: Host, out: str, artifact: Artifact, target: Path) -> None:
+    if target.is_file() and sha256_of(target) == artifact.sha256:
+        return
+    part = target.with_name(f".{target.name}.incoming")  # its own name only once it is known to be whole
+    for _ in range(TRIES):
+        try:
+            host.get(f"{out}/{artifact.path}", part)
+        except FileNotFoundError:
+            raise RecipeError(f"COMPLETE.json lists {artifact.path}, which is not there") from None
+        if sha256_of(part) == artifact.sha256:
+            part.replace(target)
+            return
+        part.unlink()
+    raise RecipeError(f"{artifact.path} came home damaged {TRIES} times")
 
 
 def read_there(host: Host, out: str) -> list[Artifact]:
@@ -39,6 +56,6 @@ def read_there(host: Host, out: str) -> list[Artifact]:
         raise RecipeError("the recipe said it was done but wrote no whole COMPLETE.json") from error
     for artifact in found:
         parts = Path(artifact.path).parts
-        if not parts or Path(artifact.path).is_absolute() or ".." in parts:
+        if not parts or Path(artifact.path).is_absolute() or ".." in parts or "\0" in artifact.path:
             raise RecipeError(f"an artefact's path leads outside: {artifact.path!r}")
     return found

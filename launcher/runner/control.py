@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from launcher.clock import Clock
 from launcher.errors import StateError
 from launcher.home import Home
 from recipes.contract import write_json
-from recipes.supervise import read_json
+from recipes.supervise import is_held, read_json, take
 
 StopHow = Literal["collect", "now"]
 
@@ -25,20 +24,12 @@ def runner_lock(run_dir: Path) -> Iterator[bool]:
     """Hold the run's lock; yields False when another runner holds it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / "runner.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        yield take(lock.fileno())
 
 
 def is_running(run_dir: Path) -> bool:
     """Whether a runner lives for this run (asked of its lock, not of a process id)."""
-    if not (run_dir / "runner.lock").exists():
-        return False
-    with runner_lock(run_dir) as mine:
-        return not mine
+    return is_held(run_dir / "runner.lock")
 
 
 def spawn(home: Home, run_id: str, clock: Clock) -> None:
@@ -58,8 +49,19 @@ def spawn(home: Home, run_id: str, clock: Clock) -> None:
         if held and held.get("pid") == process.pid:
             return
         clock.sleep(0.02)
-    if process.returncode not in (0, None) and not read_json(started):
-        raise StateError("the runner could not start", file=run_dir / "runner.log", fix="Its log says why.")
+    if process.returncode not in (0, None) and (read_json(started) or {}).get("pid") != process.pid:
+        raise StateError(
+            f"the runner could not start: {last_words(run_dir)}", file=run_dir / "runner.log", fix="Its log says why."
+        )
+
+
+def last_words(run_dir: Path) -> str:
+    """The last line that runners of this run left in their log."""
+    try:
+        lines = (run_dir / "runner.log").read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
 
 
 def announce(run_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,35 @@ class Mirror:
     def __init__(self, run_dir: Path) -> None:
         self._log = EventLog(run_dir)
         self._offsets: dict[str, int] = {}
+        self._at_step: dict[str, int] = {}
+        self._failures: dict[str, dict[str, Any]] = {}
         for _, event in read_events(run_dir / FILE):
             if "src" in event:
                 self._offsets[str(event["step"])] = int(event["src"])
+                self._remember(str(event["step"]), event)
 
     def say(self, kind: str, **fields: Any) -> None:
         """The runner's own event."""
-        self._log.emit(kind, step="runner", **fields)
+        self._emit(kind, step="runner", **fields)
+
+    def at_step(self, step: str) -> int:
+        """How far a step's recipe said it has come."""
+        return self._at_step.get(step, 0)
+
+    def failure(self, step: str, code: int | None) -> str | None:
+        """What a step's recipe said when it last ended with this exit code."""
+        held = self._failures.get(step)
+        return str(held.get("message")) if held and held.get("code") == code else None
+
+    def _remember(self, step: str, event: dict[str, Any]) -> None:
+        if event.get("kind") == "failure":
+            self._failures[step] = event
+        elif event.get("kind") == "progress" and isinstance(event.get("at_step"), int):
+            self._at_step[step] = event["at_step"]
+
+    def _emit(self, kind: str, **fields: Any) -> None:
+        with suppress(OSError):  # a full disk may keep a viewer from seeing it, not the runner from releasing
+            self._log.emit(kind, **fields)
 
     def pull(self, host: Host, step: str, out: str) -> None:
         """Copy the whole lines that a step's recipe has written since the last pull."""
@@ -38,7 +61,8 @@ class Mirror:
                 fields = _parse(line)
                 if fields is not None:
                     kind, when = str(fields.pop("kind", "note")), fields.pop("t", None)
-                    self._log.emit(kind, step=step, src=offset, at=when, **fields)
+                    self._remember(step, {"kind": kind, **fields})
+                    self._emit(kind, step=step, src=offset, at=when, **fields)
             self._offsets[step] = offset
 
 

@@ -13,8 +13,8 @@ from launcher.cli.output import Output
 from launcher.clock import Clock
 from launcher.errors import ExitCode
 from launcher.home import Home
-from launcher.ledger import Ledger
-from launcher.runner.control import ask_to_stop, is_running
+from launcher.ledger import LeaseState, Ledger
+from launcher.runner.control import ask_to_stop, is_running, last_words
 from launcher.viewer.state import STEP_WORDS, Progress, sparkline
 from recipes.contract import EVENTS, read_events
 
@@ -37,8 +37,11 @@ def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -
                 return None
     run = ledger.run(run_id)
     if not run.over or run.outcome is None:
-        out.warn(f"the runner of {run_id} died in state {run.state}; go on with: launcher resume {run_id}")
-        return int(ExitCode.RECIPE_FAILED)
+        words = last_words(run_dir)
+        said = f" ({words})" if words else ""
+        out.warn(f"the runner of {run_id} died in state {run.state}{said}; go on with: launcher resume {run_id}")
+        held = any(lease.state is not LeaseState.RELEASED for lease in ledger.leases(run_id))
+        return int(ExitCode.RELEASE_PENDING if held else ExitCode.RECIPE_FAILED)
     return int(run.outcome.get("exit", run.exit_code or 0))
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fast import FastGround, make_ground
 from jobs import REPO, Ground, Launcher, run_quietly
 
 
@@ -27,3 +28,11 @@ def ground(tmp_path_factory: pytest.TempPathFactory, recipe_python: Path) -> Gro
 def launcher(tmp_path: Path) -> Launcher:
     """A launcher whose home is empty."""
     return Launcher(tmp_path / "home")
+
+
+@pytest.fixture
+def fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastGround:
+    """Ten short recordings and the stand-in recipe: a whole run takes two seconds."""
+    ground = make_ground(tmp_path / "ground")
+    monkeypatch.setenv("LAUNCHER_RECIPE_PYTHON", str(ground.python))
+    return ground

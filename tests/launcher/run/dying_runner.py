@@ -27,9 +27,8 @@ def main(home: str, run: str, allowed: int) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, args: tuple[object, ...]) -> None:
-        if event in EFFECTS and left > 0:
-            effect()
-        elif event == "open" and left > 0 and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        writes = event == "open" and isinstance(args[1], str) and bool(set(args[1]) & set("wax+"))
+        if left > 0 and (writes or event in EFFECTS):
             effect()
 
     note = Ledger._note

@@ -6,7 +6,7 @@ one, and `-m recipes.evaluate|finetune SPEC OUT`. The base "model" is a JSON fil
 {"trace": FILE, "step_s": 0.01, "finetune": {"exit": 11, "say": "no memory"}, "before": {...}, "after": {...}}
 
 and each step's own part may hold: exit, say, kill (signal number), complete (none | torn | damaged | missing),
-deaf (SIGTERM is ignored and it never ends), at (the training step before which it misbehaves).
+deaf (SIGTERM is ignored and it never ends), at (the training step before which it misbehaves), sleep_s.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ def main(argv: list[str]) -> int:
     mine: dict[str, Any] = nature.get(step, {})
     out.mkdir(parents=True, exist_ok=True)
     with Trace(nature, step):
-        return Recipe(spec, out, nature, mine).finetune() if step == "finetune" else Recipe(
-            spec, out, nature, mine
-        ).evaluate()
+        return (
+            Recipe(spec, out, nature, mine).finetune()
+            if step == "finetune"
+            else Recipe(spec, out, nature, mine).evaluate()
+        )
 
 
 class Trace:
@@ -106,7 +108,7 @@ class Recipe:
         return 0 if status == "done" else 13
 
     def evaluate(self) -> int:
-        time.sleep(self.nature.get("evaluate_s", 0.0))
+        time.sleep(self.mine.get("sleep_s", self.nature.get("evaluate_s", 0.0)))
         self.misbehave()
         from recipes.scoring import score_rows, write_score
 
