@@ -20,6 +20,34 @@ Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
 
 
+# What PyYAML raises on a value that its tag does not fit (`!!bool x` is a KeyError), beside its own errors.
+READ_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+MOST_NODES, MOST_LEVELS = 20_000, 30  # of a file once its aliases are written out; no settings file comes near
+
+
+def _refuse_bomb(root: yaml.Node | None) -> None:
+    """Raise when aliases make a file endless or huge, or when it is nested deeper than any settings are."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, level: int) -> int:
+        if level > MOST_LEVELS:
+            raise yaml.constructor.ConstructorError(None, None, "nested too deeply", node.start_mark)
+        if id(node) not in sizes:
+            parts: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                parts = node.value
+            total = 1 + sum(size(part, level + 1) for part in parts)
+            if total > MOST_NODES:
+                raise yaml.constructor.ConstructorError(None, None, "too large for settings", node.start_mark)
+            sizes[id(node)] = total
+        return sizes[id(node)]
+
+    if root is not None:
+        size(root, 1)
+
+
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, but a key written twice is an error instead of the last one winning."""
 
@@ -27,6 +55,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
             if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is written twice", key_node.start_mark
@@ -50,12 +80,16 @@ class ConfigFile:
         try:
             loader = _StrictLoader(text)
             root = loader.get_single_node()
+            _refuse_bomb(root)
             self.data: Any = loader.construct_document(root) if root is not None else {}
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else None
             raise BadInputError(f"not valid YAML: {error.problem}.", file=path, line=line) from None
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise BadInputError(f"not valid YAML: {error}", file=path) from None
+        except RecursionError:
+            raise BadInputError("not valid YAML: nested too deeply.", file=path) from None
+        except READ_ERRORS as error:
+            words = " ".join(str(error).split())
+            raise BadInputError(f"not valid YAML: {words or type(error).__name__}.", file=path) from None
         if not isinstance(self.data, dict):
             raise BadInputError("must be a mapping of settings (key: value lines)", file=path, value=self.data)
         self._root = root

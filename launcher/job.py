@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from launcher.budgets import Provider
-from launcher.configfile import ConfigFile
+from launcher.configfile import ConfigFile, KeyPath, dotted
 from launcher.errors import BadInputError, nearest
 from recipes.models.bases import refusal
 
@@ -99,7 +99,7 @@ def recipe_module(name: str) -> Any:
 
 def load_job(path: Path) -> Job:
     """Parse and check a job file; raises BadInputError naming file, line, key, value and fix."""
-    path = path.expanduser().resolve()
+    path = _resolved(path, Path.cwd())
     config = ConfigFile(path)
     file = config.parse(JobFile)
     if file.recipe not in RECIPES_OF_A_JOB:
@@ -110,13 +110,19 @@ def load_job(path: Path) -> Job:
             file=path, line=config.line_of(("recipe",)), key="recipe", value=file.recipe,
         )  # fmt: skip
     given = dict(file.spec)
-    base = given.get("base")
-    if isinstance(base, str) and looks_like_path(base):
-        given["base"] = str((path.parent / Path(base).expanduser()).resolve())
+    for key in ("base", "model"):
+        named = given.get(key)
+        if isinstance(named, str) and looks_like_path(named):
+            given[key] = str(_resolved(named, path.parent, config, ("spec", key)))
+    if given.get("hypotheses") is not None:
+        raise BadInputError(
+            "a job transcribes with a model.", fix="Transcripts made elsewhere: launcher score REF HYP",
+            file=path, line=config.line_of(("spec", "hypotheses")), key="spec.hypotheses", value=given["hypotheses"],
+        )  # fmt: skip
     spec = check_spec(config, file.recipe, given)
     data = file.data.model_copy(
         update={
-            name: (path.parent / value.expanduser()).resolve()
+            name: _resolved(value, path.parent, config, ("data", name))
             for name in ("manifest", "validation", "general")
             if (value := getattr(file.data, name)) is not None
         }
@@ -130,8 +136,32 @@ def load_job(path: Path) -> Job:
             )  # fmt: skip
     gate = file.gate
     if gate is not None and isinstance(gate.baseline, Path):
-        gate = gate.model_copy(update={"baseline": (path.parent / gate.baseline).resolve()})
+        baseline = _resolved(gate.baseline, path.parent, config, ("gate", "baseline"))
+        if not baseline.is_file():
+            raise BadInputError(
+                "no such file.", fix="Name a per_sample.json of an earlier evaluation, or write: baseline: auto",
+                file=path, line=config.line_of(("gate", "baseline")), key="gate.baseline", value=str(baseline),
+            )  # fmt: skip
+        from recipes.scoring import read_per_sample
+
+        read_per_sample(baseline)  # its faults are said now, not after an hour
+        gate = gate.model_copy(update={"baseline": baseline})
     return Job(path, file.recipe, spec, given, data, gate, file.budget, file.resources, file.on_overrun)
+
+
+def _resolved(given: str | Path, folder: Path, config: ConfigFile | None = None, keys: KeyPath = ()) -> Path:
+    """An absolute path; BadInputError for a name that no file can have."""
+    try:
+        path = (folder / Path(given).expanduser()).resolve()
+        path.is_file()
+        str(path).encode()
+    except (OSError, RuntimeError, ValueError) as error:
+        words = (error.strerror or "cannot be read") if isinstance(error, OSError) else "is not a path of this system"
+        raise BadInputError(
+            f"{words}.", fix="Give the path of a file.", file=config.path if config else None,
+            line=config.line_of(keys) if config else None, key=dotted(keys) or "JOB", value=str(given),
+        ) from None  # fmt: skip
+    return path
 
 
 def check_spec(config: ConfigFile, recipe: str, given: dict[str, Any]) -> BaseModel:
@@ -150,18 +180,21 @@ def check_spec(config: ConfigFile, recipe: str, given: dict[str, Any]) -> BaseMo
     spec = config.parse(model, ("spec",), {**stand_in, **given})
     fault = fault_of_base(spec)
     if fault is not None:
-        where = config.line_of(("spec", "base"))
+        key = "base" if "base" in given else "model" if "model" in given else "base"
+        where = config.line_of(("spec", key))
         raise BadInputError(
-            fault[0], fix=fault[1], file=config.path, line=where, key="spec.base", value=given.get("base")
+            fault[0], fix=fault[1], file=config.path, line=where, key=f"spec.{key}", value=given.get(key)
         )
     return spec
 
 
 def fault_of_base(spec: BaseModel) -> tuple[str, str] | None:
     """Why a recipe cannot take its base, and what to do: (problem, fix). By the name the user gave it."""
-    base = getattr(spec, "base", None)
+    base = getattr(spec, "base", getattr(spec, "model", None))
     if not isinstance(base, str):
         return None
+    if looks_like_path(base) and not base.endswith(".nemo"):
+        return "a base on this machine must be a .nemo file.", "Name the file itself, or a pretrained model."
     if looks_like_path(base) and not Path(base).is_file():
         return "no such .nemo file.", "Give a path relative to the job file, or a pretrained name."
     reason = refusal(base)

@@ -24,7 +24,10 @@ class Usd(Decimal):
             raise ValueError(f"not an amount of dollars: {value!r}") from error
         if not exact.is_finite():
             raise ValueError(f"not an amount of dollars: {value!r}")
-        return super().__new__(cls, exact.quantize(_MICRO))
+        try:
+            return super().__new__(cls, exact.quantize(_MICRO))
+        except InvalidOperation:  # more than 22 digits
+            raise ValueError("no amount of dollars is that large") from None
 
     def __add__(self, other: Decimal | int) -> Usd:
         return Usd(Decimal(self) + Decimal(other))

@@ -19,7 +19,7 @@ from launcher.cli.import_ import describe_import
 from launcher.cli.output import Output
 from launcher.cli.progress import bar
 from launcher.clock import Clock
-from launcher.configfile import dotted, explain
+from launcher.configfile import READ_ERRORS, dotted, explain
 from launcher.data import import_recordings
 from launcher.errors import BadInputError, GateError, RecipeError
 from launcher.home import Home
@@ -86,7 +86,7 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
             raise BadInputError("must be KEY=VALUE.", key="--set", value=item, fix="Such as: --set max_steps=200")
         try:
             spec[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (RecursionError, *READ_ERRORS):
             raise BadInputError("has a value that cannot be read.", key="--set", value=item) from None
         if isinstance(spec[key.strip()], str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value.strip()):
             spec[key.strip()] = float(value)  # YAML 1.1 reads 1e-3 as text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     json_mode = "--json" in args
     try:
         _end_on_sigterm()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a file name may be no text at all
         code = root.main(args=args, prog_name="launcher", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -160,8 +164,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         if json_mode:
             Output(json_mode=True).result({"error": error.as_json(), "exit": int(error.exit_code)})
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_one_line(str(error))}\n")
         return int(error.exit_code)
+
+
+def _one_line(text: str) -> str:
+    """Text with what a terminal would act on (line ends, escape codes in somebody's file name) spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _end_on_sigterm() -> None:

@@ -49,5 +49,6 @@ class Output:
         if self._emitted:
             raise RuntimeError("a verb may answer once")
         self._emitted = True
-        sys.stdout.write(json.dumps(payload, ensure_ascii=False, default=str) + "\n")
+        ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+        sys.stdout.write(json.dumps(payload, ensure_ascii=ascii_only, default=str) + "\n")
         sys.stdout.flush()

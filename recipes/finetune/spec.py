@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Auto = Literal["auto"]
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 #: Filled in by the launcher when it stages a job's data; everything else is the user's.
@@ -61,14 +61,14 @@ class FinetuneSpec(BaseModel):
         "8 on CPU).",
     )
     accumulate_grad_batches: int = Field(
-        default=1, ge=1, strict=True, description="Forward passes that make one optimizer step."
+        default=1, ge=1, le=10_000, strict=True, description="Forward passes that make one optimizer step."
     )
     learning_rate: PositiveFloat | Auto = Field(
         default="auto",
         description="Peak of the cosine schedule; auto: 3e-5 below 20 h of training audio, 1e-4 above. Tiny "
         "models need an explicit 1e-3 to 4e-3.",
     )
-    warmup_steps: Annotated[int, Field(ge=0, strict=True)] | Auto = Field(
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9, strict=True)] | Auto = Field(
         default="auto", description="Steps of linear warm-up; auto: 2% of the steps, at least 5."
     )
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
