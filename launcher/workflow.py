@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from launcher.plan import Plan, make_plan
 from launcher.prepare import Prepared, prepare
 from launcher.providers.base import Offer
 from launcher.runner.control import ask_to_stop, is_running, spawn
+from recipes.manifest import ManifestError
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,14 @@ def plan_job(job: Job, home: Home, clock: Clock) -> Planned:
         if path is not None:
             refuse_faulty(path)
     priority = job.gate.priority if job.gate else ()
-    prepared = prepare(job.data, home.ensure(), priority)
+    fresh = not home.root.exists()
+    try:
+        prepared = prepare(job.data, home.ensure(), priority)
+    except (BadInputError, ManifestError):
+        if fresh:  # a wrong job leaves nothing behind
+            with suppress(OSError):  # another launcher's by now
+                home.root.rmdir()
+        raise
     prepared = replace(prepared, warnings=(*prepared.warnings, *_losses(job)))
     return Planned(make_plan(job, prepared, _offers(job, budget, clock), name, budget), budget, prepared, job)
 
