@@ -75,7 +75,11 @@ class ConfigFile:
             text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             raise BadInputError("no such file", file=path, fix="Write one with: launcher init") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except IsADirectoryError:
+            raise BadInputError("is a folder.", file=path, fix="Name the file in it, such as job.yaml.") from None
+        except OSError as error:
+            raise BadInputError(f"cannot be read: {error.strerror or error}", file=path) from None
+        except UnicodeDecodeError as error:
             raise BadInputError(f"cannot be read: {error}", file=path) from None
         try:
             loader = _StrictLoader(text)

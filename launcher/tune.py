@@ -124,7 +124,8 @@ def measure_baseline(planned: Planned, home: Home, out: Output, clock: Clock) ->
         spec = {"model": plan.spec["base"], "manifest": prepared.validation,
                 "general_manifest": prepared.general_validation}  # fmt: skip
         try:
-            run_here("evaluate", spec, work, clock, _teller(out))
+            with bar(out, "measuring", "clips") as progress:
+                run_here("evaluate", spec, work, clock, _teller(out, progress))
             baselines.put_in_place(work, place)
         except RecipeError as error:
             if error.file == str(work / "log.txt"):
@@ -148,8 +149,11 @@ def measure_baseline(planned: Planned, home: Home, out: Output, clock: Clock) ->
     decision = gate_of(plan, place)
     if decision is not None:
         out.say(f"Worth tuning? {verdict(decision['decision'])} {' '.join(decision['reasons'])}")
-        if decision["decision"] != "tune" and not plan.gate.get("advisory"):
-            raise GateError(f"the gate says {decision['decision']}", fix="Without --gate its word is only advice.")
+        if decision["decision"] != "tune":
+            if not plan.gate.get("advisory"):
+                fix = "Without --gate its word is only advice."
+                raise GateError(f"the gate says {decision['decision']}", fix=fix)
+            out.say("Going on all the same: that was advice (with --gate it ends here).")
 
 
 def _manifest_of(given: Path, folder: Path, transcripts: Path | None, out: Output) -> Path:
@@ -162,11 +166,13 @@ def _manifest_of(given: Path, folder: Path, transcripts: Path | None, out: Outpu
     return found.manifest
 
 
-def _teller(out: Output) -> Callable[[dict[str, Any]], None]:
+def _teller(out: Output, shown: Callable[[int, int], None] | None) -> Callable[[dict[str, Any]], None]:
     progress = Progress()
 
     def tell(event: dict[str, Any]) -> None:
         line = progress.fold(event)
+        if shown is not None and event.get("kind") == "progress":
+            shown(progress.at_step, progress.total)
         if line and event.get("kind") in ("warning", "note"):
             out.say(line)
 

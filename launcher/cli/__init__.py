@@ -123,7 +123,10 @@ def context() -> Context:
 @common_options
 @click.version_option(package_name="parakeet-launcher", prog_name="launcher")
 def root() -> None:
-    """Fine-tune speech models on the cheapest GPU that will do, and always tear down."""
+    """Recordings with transcripts in, a better speech model and an honest score out.
+
+    Begin with: launcher doctor, then launcher tune FOLDER
+    """
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,7 +41,7 @@ def command(
         )  # fmt: skip
     for warning in answer.warnings:
         out.warn(warning)
-    out.say(answer.decision, style="bold")
+    out.answer(answer.decision, style="bold")
     for reason in answer.reasons:
         out.say(f"  {reason}")
     out.result(answer.as_json())

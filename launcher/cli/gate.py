@@ -25,7 +25,7 @@ def command(manifest: str, baseline: str, priority: str, cycle: int) -> int:
     with bad_input():
         names = [name.strip() for name in priority.split(",") if name.strip()]
         answer = gate(read_manifest(manifest), read_per_sample(baseline), names, cycle)
-    out.say(f"{answer.decision}", style="bold")
+    out.answer(answer.decision, style="bold")
     for reason in answer.reasons:
         out.say(f"  {reason}")
     out.result(answer.as_json())

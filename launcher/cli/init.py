@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from launcher.money import Usd
 
+NO_MANIFEST = (".csv", ".tsv", ".txt")
 ELSE = "another: a path ending in .nemo, or a pretrained name"
 
 
@@ -66,7 +67,7 @@ def _ask(manifest: str | None, base: str | None, per_run: str | None) -> tuple[s
     if base is None:
         choices = [questionary.Choice(f"{b.name}  ({b.languages}; {b.note})", b.name) for b in BASES if b.recommended]
         base = questionary.select("The model to start from", [*choices, questionary.Choice(ELSE, "")]).unsafe_ask()
-        base = base or questionary.text("Which").unsafe_ask().strip() or None
+        base = base or questionary.text("Which", validate=_is_base).unsafe_ask().strip() or None
     if per_run is None:
         usual = str(BUILT_IN.budgets[BUILT_IN.default].per_run_usd)
         per_run = questionary.text("The most one run may cost, in dollars", usual, validate=_is_money).unsafe_ask()
@@ -76,7 +77,25 @@ def _ask(manifest: str | None, base: str | None, per_run: str | None) -> tuple[s
 def _is_file_or_empty(text: str) -> bool | str:
     from pathlib import Path
 
-    return not text.strip() or Path(text.strip()).expanduser().is_file() or "no such file"
+    if not text.strip():
+        return True
+    path = Path(text.strip()).expanduser()
+    if not path.is_file():
+        return "no such file"
+    if path.suffix.lower() in NO_MANIFEST:
+        return "a table, not a manifest; launcher import makes one of it"
+    return True
+
+
+def _is_base(text: str) -> bool | str:
+    from pathlib import Path
+
+    from recipes.models.bases import refusal
+
+    name = text.strip()
+    if name.endswith(".nemo"):
+        return Path(name).expanduser().is_file() or "no such file"
+    return (refusal(name) or True) if name else "a path ending in .nemo, or a pretrained name"
 
 
 def _is_money(text: str) -> bool | str:
@@ -117,8 +136,11 @@ def _place(folder: Path, given: str | None, option: str) -> str | None:
         return None
     path = Path(given).expanduser().absolute()
     if not path.is_file():
-        fix = "Make one with: launcher import RECORDINGS --out DIR"
+        fix = "" if option == "--base" else "Make one with: launcher import RECORDINGS --out DIR"
         raise BadInputError(f"no such file: {given}.", key=option, value=given, fix=fix)
+    if option != "--base" and path.suffix.lower() in NO_MANIFEST:
+        fix = "Make one of it with: launcher import RECORDINGS --out DIR"
+        raise BadInputError(f"{given} is a table, not a manifest.", key=option, value=given, fix=fix)
     near = os.path.relpath(path, folder)
     return str(path) if near.startswith("../..") else near
 

@@ -33,7 +33,7 @@ def command(run: str, follow: bool) -> int:
             events.append(event)
             fields = {k: v for k, v in event.items() if k not in ("t", "kind", "step", "src", "at")}
             words = " ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in fields.items())
-            ctx.out.say(f"{event.get('t', '')} {event.get('step', '')} {event.get('kind', '')} {words}")
+            ctx.out.line(f"{event.get('t', '')} {event.get('step', '')} {event.get('kind', '')} {words}")
         if not (follow and alive):
             break
         clock.sleep(0.3)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+WIDTH_OF_A_FILE = 120  # columns of a table where there is no terminal to ask
 
 
 class Output:
@@ -25,6 +28,8 @@ class Output:
             from rich.console import Console
 
             self._console = Console(stderr=self.json_mode, quiet=self.quiet, highlight=False, soft_wrap=False)
+            if not self._console.is_terminal and "COLUMNS" not in os.environ:
+                self._console.width = WIDTH_OF_A_FILE
         return self._console
 
     @property
@@ -34,7 +39,20 @@ class Output:
 
     def say(self, text: RenderableType = "", style: str | None = None) -> None:
         """Tell a person (rich markup is off for plain strings: user data must not be read as markup)."""
-        self.console.print(text, style=style, markup=False)
+        # A file or a pipe gets whole lines: a path broken in two can neither be searched for nor opened.
+        whole = isinstance(text, str) and not self.console.is_terminal
+        self.console.print(text, style=style, markup=False, soft_wrap=whole)
+
+    def line(self, text: str) -> None:
+        """Tell a person one thing that must stay one line, however long, such as a line of a log."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def answer(self, text: str, style: str | None = None) -> None:
+        """Say the one word that was asked for: with -q, too."""
+        if self.quiet and not self.json_mode:
+            sys.stdout.write(f"{text}\n")
+        else:
+            self.say(text, style)
 
     def warn(self, text: str) -> None:
         """Tell a person something they should not miss, on stderr, in every mode."""

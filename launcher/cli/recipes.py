@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="List the recipes and their settings.")
-@click.argument("action", type=click.Choice(["list", "show"]), default="list")
+@click.argument("action", metavar="[list|show]", type=click.Choice(["list", "show"]), default="list")
 @click.argument("name", required=False)
 @common_options
 def command(action: str, name: str | None) -> int:

@@ -28,14 +28,20 @@ def command(run: str | None) -> int:
         ctx.out.say("no runs yet; begin with: launcher tune RECORDINGS")
     else:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("run", "state", "began", "leases", "spent", "ends by"):
+        for name in ("run", "state", "began (UTC)", "leases", "spent", "ends by (UTC)"):
             table.add_column(name)
         for row in rows:
             leases = ", ".join(f"{lease['provider']} {lease['state']}" for lease in row["leases"]) or "none"
             state = row["state"] if row["over"] or row["alive"] else f"{row['state']} (runner died: launcher resume)"
             table.add_row(
-                row["run"], state, row["created_at"][:16], leases, f"${row['spent_usd']}", row["deadline"][:16]
-            )
+                row["run"], state, _minute(row["created_at"]), leases, f"${row['spent_usd']}",
+                "over" if row["over"] else _minute(row["deadline"]),
+            )  # fmt: skip
         ctx.out.say(table)
     ctx.out.result({"runs": rows})
     return 0
+
+
+def _minute(iso: str) -> str:
+    """An ISO 8601 time to the minute, as it is read."""
+    return iso[:16].replace("T", " ")

@@ -25,25 +25,46 @@ def command(model: str, audio: tuple[Path, ...], against: str | None) -> int:
 
     ctx = context()
     for path in audio:
+        if path.is_dir():
+            raise BadInputError("is a folder.", key="AUDIO", file=path, fix="Name the recordings: FOLDER/*.wav")
         if not path.is_file():
             raise BadInputError("no such file.", key="AUDIO", value=str(path), file=path)
+        if path.suffix == ".nemo":
+            raise BadInputError("is a model.", key="AUDIO", file=path, fix="MODEL goes before AUDIO.")
     for name in (model, against):
         if name and name.endswith(".nemo") and not Path(name).is_file():
             raise BadInputError("no such .nemo file.", key="MODEL", value=name, file=name)
-    spec = {"model": _absolute(model), "audio": [str(path.absolute()) for path in audio],
-            "against": _absolute(against) if against else None}  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="launcher-") as scratch:
-        run_here("transcribe", spec, Path(scratch), SystemClock(), _tell)
-        rows = json.loads((Path(scratch) / "transcripts.json").read_text(encoding="utf-8"))["rows"]
-    given = {str(path.absolute()): str(path) for path in audio}
-    for row in rows:
-        row["audio_filepath"] = given.get(row["audio_filepath"], row["audio_filepath"])
+        clips = [str(_readable(path, Path(scratch), number)) for number, path in enumerate(audio)]
+        spec = {"model": _absolute(model), "audio": clips, "against": _absolute(against) if against else None}
+        run_here("transcribe", spec, Path(scratch) / "out", SystemClock(), _tell)
+        rows = json.loads((Path(scratch) / "out" / "transcripts.json").read_text(encoding="utf-8"))["rows"]
+    for path, row in zip(audio, rows, strict=True):
+        row["audio_filepath"] = str(path)
         ctx.out.say(row["audio_filepath"], style="dim")
-        ctx.out.say(f"  {row['pred_text']}")
+        ctx.out.answer(f"  {row['pred_text']}")
         if against:
-            ctx.out.say(f"  {row.get('against_text', '')}   ({against})")
+            ctx.out.answer(f"  {row.get('against_text', '')}   ({against})")
     ctx.out.result({"rows": rows})
     return 0
+
+
+def _readable(path: Path, scratch: Path, number: int) -> Path:
+    """The clip itself where the recipe reads its format, else a copy at 16 kHz in `scratch`; or BadInputError."""
+    import soundfile
+
+    from launcher.data.convert import DecodeError, convert
+    from launcher.errors import BadInputError
+
+    try:
+        soundfile.info(path)
+    except soundfile.LibsndfileError:
+        try:
+            convert(path, scratch / f"{number}.flac")
+        except DecodeError as error:
+            raise BadInputError(f"{error}.", key="AUDIO", file=path) from None
+        return scratch / f"{number}.flac"
+    return path.absolute()
 
 
 def _absolute(model: str) -> str:

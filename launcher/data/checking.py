@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.data.convert import RATE_HZ
+from launcher.data.convert import AUDIO_SUFFIXES, RATE_HZ
 from launcher.data.headers import Header, HeaderError, read_header
 from launcher.data.rowcheck import Finding, Row, RowChecker
 from launcher.data.tokenizers import describe, load_tokenizer
@@ -61,6 +61,7 @@ def check_manifest(
         raise BadInputError("is not a positive number of seconds.", key="--max-duration", value=max_duration_s)
     pieces = load_tokenizer(tokenizer) if tokenizer else None
     path = Path(os.path.abspath(path))  # noqa: PTH100  (links stay as the user wrote them)
+    _refuse_no_manifest(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -96,6 +97,19 @@ def check_manifest(
         dropped_rows=len(long),
         dropped_hours=sum(long) / 3600,
     )
+
+
+def _refuse_no_manifest(path: Path) -> None:
+    suffix = path.suffix.lower()
+    kind = (
+        "folder" if path.is_dir()
+        else "table" if suffix in {".csv", ".tsv"}
+        else "recording" if suffix in AUDIO_SUFFIXES
+        else None
+    )  # fmt: skip
+    if kind is not None:
+        fix = "To make one of recordings and transcripts: launcher import FOLDER --out DIR"
+        raise BadInputError(f"is a {kind}, not a manifest.", file=path, fix=fix)
 
 
 def _headers(rows: Sequence[Row], progress: Progress | None) -> dict[str, Header | str]:

@@ -256,7 +256,9 @@ def _diff(said: list[str], heard: str) -> str:
 def _receipt(receipt: Any) -> str:
     lines = _flat(receipt) if receipt else []
     more = f'<p class="soft">{len(lines) - _RECEIPT} more lines in receipt.json.</p>' if len(lines) > _RECEIPT else ""
-    return _section("Receipt", _table([], ([_e(name), _e(value)] for name, value in lines[:_RECEIPT])), more)
+    return _section(
+        "Receipt", _table([], ([f"<code>{_e(name)}</code>", _e(value)] for name, value in lines[:_RECEIPT])), more
+    )
 
 
 def _flat(value: Any, name: str = "", depth: int = 0) -> list[tuple[str, object]]:

@@ -110,8 +110,8 @@ def score_table(score: Score, before: Score | None = None, title: str = "") -> T
     table.caption = Text(scope(score))
     table.add_column("")
     for name in ("before", "after") if before else ("rate [95%]",):
-        table.add_column(name, justify="right")
-    table.add_column("errors / total", justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("errors", justify="right", no_wrap=True)
     pairs = [(name, leaf, (before or {}) and dict(headline_rows(before or {})).get(name))
              for name, leaf in headline_rows(score)]  # fmt: skip
     categories = worst_first((score.get("ker_by") or {}).get("entity_category") or {})
@@ -164,7 +164,7 @@ def _general(general: Score | None, general_before: Score | None) -> list[str]:
 def _group(score: Score, before: Score | None, group: str) -> list[str]:
     leaves = (score.get("ker_by") or {}).get(group) or {}
     if not leaves:
-        return [f"No row has a term with a `{group}`." if group != "term" else "No row has a term.", ""]
+        return [f"No row has a term with `{group}`." if group != "term" else "No row has a term.", ""]
     old = ((before or {}).get("ker_by") or {}).get(group) or {}
     lines = _head(group, before)
     lines += [_line(cell(name), leaf, old.get(name), before) for name, leaf in worst_first(leaves)]

@@ -118,16 +118,17 @@ def show_receipt(receipt: dict[str, Any], out: Output) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for index, (name, words) in enumerate((name, words) for name, words in _lines(receipt) if words):
-        mark, style = _mark(ExitCode(receipt["exit"])) if index == 0 else ("", "dim")
+        mark, style = _mark(receipt) if index == 0 else ("", "dim")
         table.add_row(Text(mark, style=style), Text(name, style=style), Text(words))
     out.say(table)
     if not receipt["released"]:
         out.warn("something may still bill: release is not proven; see launcher status")
 
 
-def _mark(code: ExitCode) -> tuple[str, str]:
+def _mark(receipt: dict[str, Any]) -> tuple[str, str]:
+    code = ExitCode(receipt["exit"])
     if code is ExitCode.OK:
-        return "✓", "bold green"
+        return ("!", "bold yellow") if _headline(receipt) == "rejected model" else ("✓", "bold green")
     return ("!", "bold yellow") if code in (ExitCode.STOPPED_AT_LIMIT, ExitCode.GATE_SAID_NO) else ("✗", "bold red")
 
 
@@ -156,7 +157,8 @@ def _lines(receipt: dict[str, Any]) -> list[tuple[str, str]]:
 def _headline(receipt: dict[str, Any]) -> str:
     if receipt["exit"] == ExitCode.OK:
         decision = (receipt["decision"] or {}).get("decision")
-        return {"keep": "better model", "expand": "better model", None: "done"}.get(decision, "tuned model")
+        words = {"keep": "better model", "expand": "better model", "reject_forgets": "rejected model", None: "done"}
+        return words.get(decision, "tuned model")
     if receipt["exit"] == ExitCode.STOPPED_AT_LIMIT:
         return "stopped early"
     return {"refused": "not tuned", "cancelled": "cancelled"}.get(receipt["state"], "failed")

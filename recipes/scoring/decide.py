@@ -89,12 +89,11 @@ def decide(
     first, second = _leaf(general_before, "micro", "wer"), _leaf(general_after, "micro", "wer")
     rise = exact(second) - exact(first)
     deltas["general_wer"] = _delta(first, second) | {"max_rise": max_general_rise}
+    limit, moved = f"{100 * max_general_rise:g} points", _moved(first, second)
     if rise > Fraction(repr(max_general_rise)):
-        reasons.insert(0, f"It forgot: general WER {_moved(first, second)}, more than {max_general_rise:.2f} up.")
+        reasons.insert(0, f"It forgot: general WER {moved}, more than {limit} up.")
         return Decision("reject_forgets", reasons, deltas, warnings)
-    reasons.append(
-        f"General WER {_moved(first, second)}: not up by more than {max_general_rise:.2f}, so little was forgotten."
-    )
+    reasons.append(f"General WER {moved}: not up by more than {limit}, so little was forgotten.")
     return Decision(decision, reasons, deltas, warnings)
 
 

@@ -209,7 +209,7 @@ def test_an_empty_manifest_is_an_error_and_an_absent_one_is_said_to_be_so(folder
     assert errors(check(folder, b"")) == [(1, "json", "no rows in it.")]
     with pytest.raises(BadInputError, match=r"absent\.jsonl: cannot be read \(No such file"):
         check_manifest(folder / "absent.jsonl")
-    with pytest.raises(BadInputError, match="cannot be read"):
+    with pytest.raises(BadInputError, match="is a folder, not a manifest"):
         check_manifest(folder)
 
 
