@@ -114,7 +114,10 @@ def make_plan(job: Job, prepared: Prepared, offers: list[tuple[Offer, tuple[str,
     order = sorted(range(len(candidates)), key=lambda i: (not candidates[i].fits, candidates[i].usd_p50))
     if not order or not candidates[order[0]].fits:
         reasons = "; ".join(f"{c.offer.provider} ({c.offer.gpu}): {c.why}" for c in candidates) or "no offers at all"
-        raise RefusedError(f"nothing fits: {reasons}.", fix="Change spec or budget, then: launcher plan")
+        raise RefusedError(
+            f"nothing fits: {reasons}.",
+            fix="Lower max_steps, raise the budget's max_hours, or run where there is a GPU that fits.",
+        )
     return Plan(
         job_path=str(job.path),
         recipe=job.recipe,
