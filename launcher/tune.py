@@ -74,6 +74,7 @@ def prepare_job(wishes: Wishes, home: Home, out: Output) -> Job:
     text = "# Written by `launcher tune`; run it again with: launcher run job.yaml\n"
     path = folder / "job.yaml"
     write_atomic(path, text + yaml.safe_dump(job, sort_keys=False, allow_unicode=True))
+    out.say(f"Job       {path}")
     return load_job(path)
 
 

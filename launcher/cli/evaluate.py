@@ -19,8 +19,9 @@ from launcher.cli import common_options, context
 @common_options
 def command(model: str, manifest: Path, out: Path | None, general: Path | None, mode: str, batch_size: int) -> int:
     """Transcribe MANIFEST with MODEL (a .nemo file or a pretrained name) and score it; write the row files."""
+    from launcher.cli.model import named_model
+    from launcher.cli.progress import bar
     from launcher.clock import SystemClock
-    from launcher.errors import BadInputError
     from launcher.local_recipe import run_here
     from launcher.report.leaderboard import score_table
     from launcher.viewer.state import Progress
@@ -28,25 +29,28 @@ def command(model: str, manifest: Path, out: Path | None, general: Path | None, 
     from recipes.scoring import read_score
 
     ctx = context()
-    if model.endswith(".nemo") and not Path(model).is_file():
-        raise BadInputError("no such .nemo file.", key="MODEL", value=model, file=model)
+    named = named_model(model)
     for path in (manifest, general):
         if path is not None:
             refuse_faulty(path)
     folder = (out or Path("evaluations") / Path(model).stem.replace("/", "-")).absolute()
     spec = {
-        "model": str(Path(model).absolute()) if model.endswith(".nemo") else model,
+        "model": named,
         "manifest": str(manifest.absolute()), "general_manifest": str(general.absolute()) if general else None,
         "mode": mode, "batch_size": batch_size,
     }  # fmt: skip
     progress = Progress()
+    with bar(ctx.out, "evaluating", "clips") as shown:
 
-    def tell(event: dict[str, object]) -> None:
-        line = progress.fold(event)
-        if line:
-            ctx.out.say(line)
+        def tell(event: dict[str, object]) -> None:
+            line = progress.fold(event)
+            if event.get("kind") == "progress":
+                if shown is not None:
+                    shown(progress.at_step, progress.total)
+            elif line:
+                ctx.out.say(line)
 
-    result = run_here("evaluate", spec, folder, SystemClock(), tell)
+        result = run_here("evaluate", spec, folder, SystemClock(), tell)
     score = read_score(folder)[0]
     other = read_score(folder / "general")[0] if general else None
     ctx.out.say(score_table(score))

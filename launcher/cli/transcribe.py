@@ -19,6 +19,7 @@ def command(model: str, audio: tuple[Path, ...], against: str | None) -> int:
     import json
     import tempfile
 
+    from launcher.cli.model import named_model
     from launcher.clock import SystemClock
     from launcher.errors import BadInputError
     from launcher.local_recipe import run_here
@@ -31,12 +32,10 @@ def command(model: str, audio: tuple[Path, ...], against: str | None) -> int:
             raise BadInputError("no such file.", key="AUDIO", value=str(path), file=path)
         if path.suffix == ".nemo":
             raise BadInputError("is a model.", key="AUDIO", file=path, fix="MODEL goes before AUDIO.")
-    for name in (model, against):
-        if name and name.endswith(".nemo") and not Path(name).is_file():
-            raise BadInputError("no such .nemo file.", key="MODEL", value=name, file=name)
+    named, other = named_model(model), named_model(against, "--against") if against else None
     with tempfile.TemporaryDirectory(prefix="launcher-") as scratch:
         clips = [str(_readable(path, Path(scratch), number)) for number, path in enumerate(audio)]
-        spec = {"model": _absolute(model), "audio": clips, "against": _absolute(against) if against else None}
+        spec = {"model": named, "audio": clips, "against": other}
         run_here("transcribe", spec, Path(scratch) / "out", SystemClock(), _tell)
         rows = json.loads((Path(scratch) / "out" / "transcripts.json").read_text(encoding="utf-8"))["rows"]
     for path, row in zip(audio, rows, strict=True):
@@ -65,10 +64,6 @@ def _readable(path: Path, scratch: Path, number: int) -> Path:
             raise BadInputError(f"{error}.", key="AUDIO", file=path) from None
         return scratch / f"{number}.flac"
     return path.absolute()
-
-
-def _absolute(model: str) -> str:
-    return str(Path(model).absolute()) if model.endswith(".nemo") else model
 
 
 def _tell(event: dict[str, object]) -> None:

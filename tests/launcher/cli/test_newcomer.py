@@ -76,6 +76,16 @@ def test_an_answer_stays_off_stdout_in_json_mode(capsys: pytest.CaptureFixture[s
     assert not capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "transcribe"])
+def test_a_recording_where_the_model_goes_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, np.zeros(1600, np.int16), 16_000)
+    assert main([verb, str(clip), str(clip)]) == 2
+    assert "is not a .nemo file" in capsys.readouterr().err
+
+
 def test_a_clip_the_recipe_cannot_read_is_converted_for_it(tmp_path: Path) -> None:
     import av
 
