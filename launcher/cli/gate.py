@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
 import click
 
 from launcher.cli import common_options, context
+
+
+def _audio_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [str(row.get("audio_filepath")) for row in rows]
 
 
 @click.command("gate")
@@ -20,11 +28,15 @@ def command(manifest: str, baseline: str, priority: str, cycle: int) -> int:
     from launcher.errors import ExitCode
     from recipes.manifest import read_manifest
     from recipes.scoring import gate, read_per_sample
+    from recipes.scoring.files import as_in
 
     out = context().out
     with bad_input():
         names = [name.strip() for name in priority.split(",") if name.strip()]
-        answer = gate(read_manifest(manifest), read_per_sample(baseline), names, cycle)
+        rows, scored = read_manifest(manifest), read_per_sample(baseline)
+        mine = as_in(_audio_of(rows), _audio_of(scored), Path(manifest).parent)
+        scored = [{**row, "audio_filepath": mine.get(str(row.get("audio_filepath")))} for row in scored]
+        answer = gate(rows, scored, names, cycle)
     out.answer(answer.decision, style="bold")
     for reason in answer.reasons:
         out.say(f"  {reason}")

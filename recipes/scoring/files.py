@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ def read_pair(references: str | Path, hypotheses: str | Path) -> tuple[list[Row]
     heard = _by_audio(hypotheses, "pred_text")
     if not said:
         raise ManifestError(references, None, "no rows.")
+    mine = as_in(said, heard, Path(references).parent)
+    heard = {mine[path]: found for path, found in heard.items()}
     for here, there, what in ((said, hypotheses, "hypothesis"), (heard, references, "reference")):
         other = heard if here is said else said
         lone = [path for path in here if path not in other]
@@ -39,12 +43,31 @@ def read_pair(references: str | Path, hypotheses: str | Path) -> tuple[list[Row]
             more = f" ({len(lone)} such rows)" if len(lone) > 1 else ""
             raise ManifestError(
                 file, here[lone[0]][0], f"{lone[0]} has no {what} in {there}{more}.",
-                key="audio_filepath", value=lone[0], fix="Rows match by audio_filepath, letter for letter.",
+                key="audio_filepath", value=lone[0], fix="Rows match by audio_filepath.",
             )  # fmt: skip
     for line, row in said.values():
         if row.get("term") is not None and not isinstance(row["term"], str):
             raise ManifestError(references, line, "expected text.", key="term", value=row["term"])
     return [row for _, row in said.values()], {path: row["pred_text"] for path, (_, row) in heard.items()}
+
+
+def as_in(manifest: Iterable[str], others: Iterable[str], folder: Path) -> dict[str, str]:
+    """How a manifest in `folder` writes the audio that others name: in `/data`, `/data/a.wav` is its `a.wav`.
+
+    A name that the manifest has, or that is none of its files, stays as it is.
+    """
+    names = list(manifest)
+    known, wanted = set(names), list(others)
+    lone = [name for name in wanted if name not in known]
+    if not lone:
+        return {name: name for name in wanted}
+    taken = known & set(wanted)
+    by_file = {_file(name, folder): name for name in names if name not in taken}
+    return {name: name if name in known else by_file.get(_file(name, folder), name) for name in wanted}
+
+
+def _file(name: str, folder: Path) -> str:
+    return os.path.abspath(os.path.join(folder, name))  # noqa: PTH100, PTH118  (links stay as they are written)
 
 
 def _by_audio(file: str | Path, key: str) -> dict[str, tuple[int, Row]]:
