@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.cli.output import Output
+from launcher.cli.output import Output, complain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         if json_mode:
             Output(json_mode=True).result({"error": error.as_json(), "exit": int(error.exit_code)})
-        sys.stderr.write(f"error: {_one_line(str(error))}\n")
+        complain(f"error: {_one_line(str(error))}")
         return int(error.exit_code)
 
 

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 WIDTH_OF_A_FILE = 120  # columns of a table where there is no terminal to ask
 
 
+def complain(text: str) -> None:
+    """Write one line to stderr; on a terminal it is broken between words, paths and commands kept whole."""
+    if sys.stderr.isatty():
+        import shutil
+        import textwrap
+
+        columns = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
+    sys.stderr.write(f"{text}\n")
+
+
 class Output:
     """Where a verb's words go. With `json_mode`, stdout carries one object and nothing else."""
 
@@ -56,7 +67,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Tell a person something they should not miss, on stderr, in every mode."""
-        sys.stderr.write(f"warning: {text}\n")
+        complain(f"warning: {text}")
 
     def result(self, payload: dict[str, Any]) -> None:
         """The verb's answer: printed as the one JSON object in JSON mode, dropped otherwise."""

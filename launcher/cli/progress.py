@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bar(out: Output, doing: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A callback (done, total) that draws a bar on the terminal's stderr, or None where nobody would see it."""
+    """A callback (done, total) that draws a bar on the terminal, or None where nobody would see it."""
     if out.quiet or not sys.stderr.isatty():
         yield None
         return
@@ -23,6 +23,8 @@ def bar(out: Output, doing: str, unit: str) -> Iterator[Callable[[int, int], Non
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    # On the console that the verb speaks on, or what it says meanwhile lands in the middle of the bar.
+    console = out.console if out.console.is_terminal else Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(doing, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from launcher.cli import main
-from launcher.cli.output import Output
+from launcher.cli.output import Output, complain
 from launcher.cli.transcribe import _readable
 from launcher.errors import BadInputError
 from launcher.report.receipt import _headline, _mark
@@ -124,3 +124,23 @@ def test_a_rejected_model_wears_no_tick(decision: str, headline: str, mark: str)
     receipt = {"exit": 0, "state": "settled", "decision": {"decision": decision}}
     assert _headline(receipt) == headline
     assert _mark(receipt)[0] == mark
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_an_error_on_a_terminal_breaks_between_words_and_in_a_pipe_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    words = f"error: {LONG} is a folder. Name the file in it, such as job.yaml."
+    screen, pipe = _Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    complain(words)
+    monkeypatch.setattr(sys, "stderr", pipe)
+    complain(words)
+    assert pipe.getvalue() == f"{words}\n"
+    assert screen.getvalue().split() == words.split()
+    assert all(len(line) <= 30 or line == LONG for line in screen.getvalue().splitlines())
