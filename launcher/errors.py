@@ -39,6 +39,7 @@ class LauncherError(Exception):
         self.problem, self.fix, self.key, self.value = problem, fix, key, value
         self.file = None if file is None else str(file)
         self.line = line
+        self.facts: dict[str, object] = {}  # what --json tells beside the error
         super().__init__(str(self))
 
     def __str__(self) -> str:

@@ -153,7 +153,9 @@ def measure_baseline(planned: Planned, home: Home, out: Output, clock: Clock) ->
         if decision["decision"] != "tune":
             if not plan.gate.get("advisory"):
                 fix = "Without --gate its word is only advice."
-                raise GateError(f"the gate says {decision['decision']}", fix=fix)
+                refusal = GateError(f"the gate says {decision['decision']}", fix=fix)
+                refusal.facts = {"run": None, "state": "refused", "gate": decision, "released": True}
+                raise refusal
             out.say("Going on all the same: that was advice (with --gate it ends here).")
 
 

@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, LauncherError):
             raise
         if json_mode:
-            Output(json_mode=True).result({"error": error.as_json(), "exit": int(error.exit_code)})
+            Output(json_mode=True).result({"error": error.as_json(), "exit": int(error.exit_code), **error.facts})
         complain(f"error: {_one_line(str(error))}")
         return int(error.exit_code)
 

@@ -15,9 +15,14 @@ def follow(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock,
            extra: dict[str, Any] | None = None) -> int:  # fmt: skip
     """Attach, then print the receipt (and the JSON outcome); returns the exit code of the verb."""
     from launcher.report.receipt import show_receipt
-    from launcher.runner.control import ask_to_stop
+    from launcher.runner.control import ask_to_stop, is_running
     from launcher.viewer import attach
 
+    found = ledger.run(run_id)
+    if found.over and found.outcome is not None and not is_running(home.run_dir(run_id)):
+        show_receipt(found.outcome, out)  # nothing is left to watch
+        out.result({**found.outcome, **(extra or {})})
+        return int(found.outcome.get("exit", found.exit_code or 0))
     try:
         code = attach(home, ledger, run_id, out, clock)
     except KeyboardInterrupt:  # before anybody watched; without a terminal it means what it means while watching

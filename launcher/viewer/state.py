@@ -9,7 +9,7 @@ STEP_WORDS = {
     "before": "measuring the base model",
     "finetune": "fine-tuning",
     "after": "measuring the tuned model",
-    "staging": "gathering what travels",
+    "staging": "getting ready",
     "runner": "runner",
 }
 
@@ -30,6 +30,7 @@ class Progress:
     seconds_per_step: float | None = None
     state: str = ""
     phases: set[str] = field(default_factory=set)
+    told: str = ""
     said: list[str] = field(default_factory=list)
 
     def fold(self, event: dict[str, Any]) -> str | None:
@@ -68,7 +69,9 @@ class Progress:
             self.step, self.phase = name, ""
             self.phases.clear()
             self.at_step = self.total = 0
-            self.seconds_per_step = None
+            # Figures belong to the step that made them: measuring has no loss.
+            self.loss = self.val_wer = self.best_wer = self.seconds_per_step = None
+            self.losses.clear()
             return STEP_WORDS.get(name, name)
         self.phase = name
         if name in self.phases:  # validating and saving come round again and again
@@ -93,7 +96,11 @@ class Progress:
                 self.best_wer, self.best_at = self.val_wer, self.at_step
         if not news and _tenth(self.at_step, self.total) == before:
             return None
-        return f"  {self.line()}"
+        line = f"  {self.line()}"
+        if line == self.told:
+            return None
+        self.told = line
+        return line
 
     def line(self) -> str:
         """One line of figures."""

@@ -75,7 +75,7 @@ def decide(
             deltas["target"] |= {"ci95": tested["ci95"], "p_value": tested["p_value"]}
     elif rows:
         warnings.append("the row files beside the scores do not pair up: no paired test.")
-    decision, reason = _by_change(metric, was, now)
+    decision, reason = _by_change(metric, was, now, named)
     reasons = [reason]
     if "p_value" in deltas["target"]:
         p = deltas["target"]["p_value"]
@@ -126,9 +126,10 @@ def compare(before: Sequence[Row], after: Sequence[Row], seed: int = 42) -> dict
     return found
 
 
-def _by_change(metric: str, was: Fraction, now: Fraction) -> tuple[str, str]:
+def _by_change(metric: str, was: Fraction, now: Fraction, among: Sequence[str]) -> tuple[str, str]:
     name = "Keywords missed" if metric == "ker" else "WER"
-    moved = f"{name}: {_pc(was)} → {_pc(now)}"
+    where = f" in {', '.join(among)}" if among and metric == "ker" else ""
+    moved = f"{name}{where}: {_pc(was)} → {_pc(now)}"
     if was == now:
         return "no_change", f"{moved}, no change."
     if was == 0:

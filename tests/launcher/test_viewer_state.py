@@ -38,3 +38,13 @@ def test_a_sparkline_never_outgrows_its_width() -> None:
     assert len(sparkline([float(n) for n in range(1000)], width=24)) == 24
     assert sparkline([1.0]) == ""
     assert sparkline([2.0, 2.0]) == "▁▁"
+
+
+def test_measuring_says_nothing_of_the_training_before_it_and_nothing_twice() -> None:
+    seen = Progress()
+    seen.fold({"kind": "phase", "step": "runner", "name": "finetune"})
+    seen.fold({"kind": "progress", "at_step": 9, "total": 10, "loss": 1.5, "metrics": {"val_wer": 0.2}})
+    seen.fold({"kind": "phase", "step": "runner", "name": "after"})
+    first = seen.fold({"kind": "progress", "at_step": 75, "total": 75})
+    assert first == "  75/75"
+    assert seen.fold({"kind": "progress", "at_step": 75, "total": 75}) is None
