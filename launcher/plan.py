@@ -13,8 +13,8 @@ from launcher.errors import RefusedError
 from launcher.estimate import Estimate, estimate
 from launcher.job import Job
 from launcher.money import ZERO, Usd
+from launcher.offers.offer import Offer
 from launcher.prepare import Prepared
-from launcher.providers.base import Offer
 
 
 class Candidate(BaseModel):

@@ -15,9 +15,9 @@ from launcher.home import Home
 from launcher.job import Job
 from launcher.ledger import Ledger, Run, RunState
 from launcher.money import ZERO
+from launcher.offers.offer import Offer
 from launcher.plan import Plan, make_plan
 from launcher.prepare import Prepared, prepare
-from launcher.providers.base import Offer
 from launcher.runner.control import ask_to_stop, is_running, spawn
 from recipes.manifest import ManifestError
 

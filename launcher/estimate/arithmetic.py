@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from launcher.job import Job
+from launcher.offers.offer import Offer
 from launcher.prepare import Prepared
-from launcher.providers.base import Offer
 
 ENCODER_FRAMES_PER_S = 12.5  # a FastConformer makes one frame of 80 ms (8 x 10 ms hops)
 FLOP_PER_PARAMETER_FRAME = 6  # 2 forward + 4 backward; 46 GFLOP an audio-second for 0.6B agrees

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher.clock import Clock, iso
 from launcher.money import ZERO
-from launcher.providers.base import Offer
+from launcher.offers.offer import Offer
 
 
 @dataclass(frozen=True)

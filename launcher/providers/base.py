@@ -6,29 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 from launcher.hosts.base import Host
 from launcher.money import Usd
-
-
-class Offer(BaseModel):
-    """Something that can be rented now. Prices in USD, memory in GB (10^9 bytes as providers quote it)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    provider: str
-    offer_id: str
-    gpu: str
-    count: int
-    vram_gb: float
-    usd_per_hour: Usd
-    disk_usd_per_gb_month: Usd = Usd(0)
-    region: str = ""
-    reliability: float | None = None
-    interruptible: bool = False
-    trust: str = "own"
-    as_of: str = ""
+from launcher.offers.offer import Offer
 
 
 class Presence(Enum):

@@ -10,7 +10,8 @@ from pathlib import Path
 from launcher.clock import Clock
 from launcher.hosts.local import LocalHost
 from launcher.money import ZERO
-from launcher.providers.base import Intent, Listing, Machine, Offer, Presence
+from launcher.offers.offer import Offer
+from launcher.providers.base import Intent, Listing, Machine, Presence
 from recipes.contract import write_json
 
 NAME = "lease.json"

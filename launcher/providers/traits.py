@@ -1,0 +1,72 @@
+"""What is known of each provider before it is asked: whose machines, how it bills, who ends them when we die."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from launcher.offers.offer import Offer, Trust
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What plan and budget must know of renting at one provider. Seconds are what we wait before giving up."""
+
+    trust: Trust
+    provision_timeout_s: float  # from create to a machine that answers; what it may bill meanwhile is in the ceiling
+    proves_release: bool  # exact lookup and a complete listing: else `unproven`, and budgets exclude it by default
+    account_keys_on_host: bool  # renting there puts an account-wide key on the rented machine
+    prepaid: bool  # a balance ends it when all else fails
+    many_nodes: bool  # several machines as one job
+    console: str  # where a person can end a machine by hand
+    released_by: tuple[str, ...]  # who ends it when this machine dies now, in words
+
+
+LOCAL = Traits(
+    "own", 0.0, proves_release=True, account_keys_on_host=False, prepaid=False, many_nodes=False, console="",
+    released_by=("nothing to release: this machine costs nothing",),
+)  # fmt: skip
+
+#: SkyPilot 0.14.1's clouds (facts: `sky.clouds`), by the names it gives them. Several of them rent without proof:
+#: their listing is SkyPilot's word.
+SKYPILOT_CLOUDS = (
+    "aws", "azure", "cudo", "do", "fluidstack", "gcp", "hyperbolic", "ibm", "kubernetes", "lambda", "mithril",
+    "nebius", "oci", "paperspace", "primeintellect", "scp", "seeweb", "shadeform", "slurm", "ssh", "verda",
+    "vsphere", "yotta",
+)  # fmt: skip
+NO_MANY_NODES = ("cudo", "fluidstack", "hyperbolic", "runpod", "shadeform", "vast", "yotta")
+
+_TRAITS = {
+    "local": LOCAL,
+    "vast": Traits(
+        "marketplace", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
+        console="https://cloud.vast.ai/instances/", released_by=("reaper (CI or timer)", "box timer stops all work"),
+    ),
+    "runpod": Traits(
+        "secure", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
+        console="https://console.runpod.io/pods", released_by=("reaper (CI or timer)", "box ends itself"),
+    ),
+    "brev": Traits(
+        "secure", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
+        console="https://console.brev.dev/", released_by=("reaper (CI or timer)", "box timer stops all work"),
+    ),
+}  # fmt: skip
+
+
+def traits_of(offer: Offer) -> Traits | None:
+    """The traits of renting this offer; None for a provider nobody here knows."""
+    held = _TRAITS.get(offer.provider)
+    if held is None and offer.provider in SKYPILOT_CLOUDS:
+        held = Traits(
+            "secure", 1200.0, proves_release=False, account_keys_on_host=False, prepaid=False,
+            many_nodes=offer.provider not in NO_MANY_NODES, console="https://docs.skypilot.co",
+            released_by=("SkyPilot's autostop", "reaper (CI or timer)"),
+        )  # fmt: skip
+    if held is not None and offer.provider == "vast" and offer.via == "skypilot":
+        held = replace(held, account_keys_on_host=True)  # it writes the account's Vast key into the start script
+    return held
+
+
+def known_providers() -> tuple[str, ...]:
+    """Every provider name that a job, a budget or an offer may use."""
+    return (*_TRAITS, *SKYPILOT_CLOUDS)
+
