@@ -11,7 +11,8 @@ from launcher.clock import SystemClock
 from launcher.home import Home
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.money import ZERO, Usd
-from launcher.providers import Intent, Listing, Machine, Offer, Presence
+from launcher.offers.offer import Offer
+from launcher.providers import Intent, Listing, Machine, Presence
 from launcher.providers.local import LocalProvider
 from launcher.providers.release import release
 
