@@ -1,9 +1,9 @@
-"""budgets.yaml: named budgets, each a set of hard caps, and what may go where."""
+"""budgets.yaml: named budgets, each a set of hard caps, who may approve them, and what may go where."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -11,36 +11,98 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from launcher.configfile import ConfigFile
 from launcher.errors import BadInputError, nearest
 from launcher.money import ZERO, Usd
+from launcher.offers.offer import Trust
+from launcher.providers.traits import ANY_SKYPILOT, is_provider, known_providers
 
 FILE_NAME = "budgets.yaml"
+MOST_USD = Usd(1_000_000)  # no budget for one person's fine-tunes is above it: a slip of the finger is
+
+Sensitivity = Literal["public", "internal", "phi"]
+How = Literal["typed", "preapproved"]
 
 
-def _not_negative(amount: Usd) -> Usd:
+def _reasonable(amount: Usd) -> Usd:
     if amount < ZERO:
         raise ValueError("an amount of dollars cannot be negative")
+    if amount > MOST_USD:
+        raise ValueError(f"more than ${MOST_USD:,.0f} is taken for a slip of the finger")
     return amount
 
 
-Cap = Annotated[Usd, AfterValidator(_not_negative)]
-Provider = Literal["local", "vast", "runpod", "brev", "skypilot"]
-Approval = Literal["typed", "preapproved"]
+def check_provider(name: str) -> str:
+    """A provider's name as a job or a budget may give it; ValueError with the nearest one."""
+    if name == ANY_SKYPILOT or is_provider(name):
+        return name
+    valid = (*known_providers(), ANY_SKYPILOT)
+    close = nearest(name, valid)
+    raise ValueError(f"no such provider. {f'Did you mean {close}?' if close else 'There is: ' + ', '.join(valid)}")
+
+
+Cap = Annotated[Usd, AfterValidator(_reasonable)]
+ProviderName = Annotated[str, AfterValidator(check_provider)]
+PROVIDERS: tuple[str, ...] = ("local", "vast", "runpod", "brev")
+ANYWHERE: tuple[Trust, ...] = ("own", "secure", "marketplace")
+USUAL: dict[Sensitivity, tuple[Trust, ...]] = {"public": ANYWHERE, "internal": ("own", "secure"), "phi": ("own",)}
 
 
 class Budget(BaseModel):
-    """One named budget: hard caps in USD and hours. All apply at once."""
+    """One named budget: hard caps in USD and hours, and rules of what may go where. All apply at once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    per_run_usd: Cap = Field(description="most one run may cost, all attempts included")
+    per_run_usd: Cap = Field(description="most one run may cost, all attempts included; 0: nothing may cost money")
     per_day_usd: Cap = Field(description="most all runs of one calendar day may cost")
     per_month_usd: Cap = Field(description="most all runs of one calendar month may cost")
     max_usd_per_hour: Cap = Field(description="highest hourly price of a machine")
-    max_hours: Annotated[float, Field(gt=0, le=720, description="longest a run may take, hours")] = 12.0
-    concurrent_runs: Annotated[int, Field(ge=1, description="runs at the same time")] = 1
-    providers: tuple[Provider, ...] = Field(("local", "vast", "runpod", "brev"), description="who may be used")
-    approval: tuple[Approval, ...] = Field(
-        ("typed",), description="typed: a person types YES; preapproved: --confirm YES --max-cost"
+    max_hours: Annotated[
+        float, Field(gt=0, le=720, allow_inf_nan=False, description="longest a run may take, hours")
+    ] = 12.0
+    concurrent_runs: Annotated[
+        int, Field(ge=1, le=1000, description="runs that cost money at the same time")
+    ] = 1
+    providers: tuple[ProviderName, ...] = Field(
+        PROVIDERS, description="who may be used: local, vast, runpod, brev, a cloud of SkyPilot's such as lambda, or "
+        "skypilot for all of those",
+    )  # fmt: skip
+    approval: tuple[How, ...] = Field(
+        ("typed",), description="typed: a person types YES; preapproved: --confirm YES --max-cost, for CI"
     )
+    allow_trust: tuple[Trust, ...] = Field(
+        ANYWHERE, description="whose machines: own (yours), secure (a data centre's), marketplace (a stranger's)"
+    )
+    trust: dict[ProviderName, Trust] = Field(
+        default_factory=dict, description="where you trust a provider more or less than we do, such as {vast: secure}"
+    )
+    sensitivity: dict[Sensitivity, tuple[Trust, ...]] = Field(
+        default_factory=lambda: dict(USUAL),
+        description="which data (data.sensitivity of a job) may go where; phi never goes to a marketplace",
+    )
+    allow_unproven: bool = Field(
+        False, description="true: also providers that give no way to prove that a machine is released"
+    )
+    allow_account_keys_on_hosts: bool = Field(
+        False, description="true: also ways of renting that put a key to your whole account on the machine"
+    )
+    allow_interruptible: bool = Field(False, description="true: also machines that can be taken away at any time")
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if "marketplace" in self.sensitivity.get("phi", ()) or self.trusted_as_own():
+            where = self.trusted_as_own()
+            raise ValueError(
+                f"trust: {where} is not your own machine; it can be secure or marketplace"
+                if where else "phi never goes to a marketplace: take marketplace out of sensitivity.phi"
+            )  # fmt: skip
+        return self
+
+    def trusted_as_own(self) -> str | None:
+        """A rented provider that `trust` calls own, if there is one."""
+        return next((name for name, trust in self.trust.items() if trust == "own" and name != "local"), None)
+
+    def may_go(self, sensitivity: Sensitivity) -> tuple[Trust, ...]:
+        """Whose machines data of this sensitivity may go to; one that the file leaves out goes nowhere else."""
+        allowed = self.sensitivity.get(sensitivity, ("own",))
+        return tuple(trust for trust in allowed if sensitivity != "phi" or trust != "marketplace")
 
 
 class Budgets(BaseModel):

@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from launcher.budgets import Provider
+from launcher.budgets import PROVIDERS, ProviderName, Sensitivity
 from launcher.configfile import ConfigFile, KeyPath, dotted
 from launcher.errors import BadInputError, nearest
 from recipes.models.bases import refusal
 
 RECIPES_OF_A_JOB = ("finetune", "evaluate")
-Sensitivity = Literal["public", "internal", "phi"]
 
 
 class _Part(BaseModel):
@@ -52,9 +51,9 @@ class JobGate(_Part):
 class JobResources(_Part):
     """Where it may run."""
 
-    providers: tuple[Provider, ...] = Field(("local", "vast", "runpod", "brev"), description="who may be used")
+    providers: tuple[ProviderName, ...] = Field(PROVIDERS, description="who may be used")
     gpus: Literal["any"] | tuple[str, ...] = Field("any", description="any, or GPU names")
-    nodes: Annotated[int, Field(ge=1, description="machines")] = 1
+    nodes: Annotated[int, Field(ge=1, le=64, description="machines")] = 1
 
 
 class JobFile(_Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 _MICRO = Decimal("0.000001")
+_WRITTEN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)  # no exponent: nobody means 1e9
 
 
 class Usd(Decimal):
@@ -18,6 +20,9 @@ class Usd(Decimal):
         """Parse an exact amount; raises ValueError on a float, NaN or anything that is not a number."""
         if isinstance(value, float | bool):
             raise ValueError(f"money must be written as text or a whole number, not {value!r}")
+        if isinstance(value, str) and not _WRITTEN.fullmatch(value.strip()):
+            hint = "a point, not a comma: 2.50" if "," in value else "write it as 2.50"
+            raise ValueError(f"not an amount of dollars: {value[:40]!r}; {hint}")
         try:
             exact = Decimal(value)
         except (InvalidOperation, TypeError) as error:
@@ -63,7 +68,7 @@ class Usd(Decimal):
 
         def parse(value: Any) -> Usd:
             # A YAML scalar such as 2.50 arrives as a float whose repr is the text the user wrote.
-            return cls(repr(value)) if type(value) is float else cls(value)
+            return cls(f"{Decimal(repr(value)):f}") if type(value) is float else cls(value)
 
         return core_schema.no_info_plain_validator_function(parse, serialization=core_schema.to_string_ser_schema())
 

@@ -91,7 +91,20 @@ def budgets_yaml(per_run_usd: Usd | None = None) -> str:
     ]
     for field, value in values.items():
         lines += [*_comment(Budget, field, 4), f"    {field}: {_plain(value)}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_FOR_CI]) + "\n"
+
+
+_FOR_CI = (
+    "  # A second budget, for CI or a batch at night, when nobody is there to type YES:",
+    "  # nightly:",
+    "  #   per_run_usd: 2.00",
+    "  #   per_day_usd: 4.00",
+    "  #   per_month_usd: 20.00",
+    "  #   max_usd_per_hour: 1.00",
+    "  #   max_hours: 6",
+    "  #   providers: [vast, runpod]",
+    "  #   approval: [preapproved]  # launcher run job.yaml --confirm YES --max-cost 2.00",
+)
 
 
 def refuse_existing(folder: Path, names: Iterable[str]) -> None:
@@ -130,8 +143,12 @@ def scalar(text: str) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_plain(item)}' for key, item in value.items())}}}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

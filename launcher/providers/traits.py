@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from launcher.offers.offer import Offer, Trust
+
+PLUGINS = "launcher.providers"  # the entry point group of providers that other packages bring
+ANY_SKYPILOT = "skypilot"  # in a list of providers: every cloud that SkyPilot reaches
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,45 @@ _TRAITS = {
 }  # fmt: skip
 
 
-def traits_of(offer: Offer) -> Traits | None:
-    """The traits of renting this offer; None for a provider nobody here knows."""
-    held = _TRAITS.get(offer.provider)
-    if held is None and offer.provider in SKYPILOT_CLOUDS:
-        held = Traits(
+@cache
+def plugins() -> dict[str, Traits]:
+    """The traits of providers that other packages bring: the attribute `traits` of each entry point's object."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point.load().traits for point in entry_points(group=PLUGINS)}
+
+
+@cache
+def traits_of_provider(name: str, via: str) -> Traits | None:
+    """The traits of renting at a provider through one engine; None for a provider nobody here knows."""
+    held = _TRAITS.get(name)
+    if held is None and name in SKYPILOT_CLOUDS:
+        return Traits(
             "secure", 1200.0, proves_release=False, account_keys_on_host=False, prepaid=False,
-            many_nodes=offer.provider not in NO_MANY_NODES, console="https://docs.skypilot.co",
+            many_nodes=name not in NO_MANY_NODES, console="https://docs.skypilot.co",
             released_by=("SkyPilot's autostop", "reaper (CI or timer)"),
         )  # fmt: skip
-    if held is not None and offer.provider == "vast" and offer.via == "skypilot":
-        held = replace(held, account_keys_on_host=True)  # it writes the account's Vast key into the start script
-    return held
+    if held is not None and name == "vast" and via == "skypilot":
+        return replace(held, account_keys_on_host=True)  # it writes the account's Vast key into the start script
+    return held or plugins().get(name)
+
+
+def traits_of(offer: Offer) -> Traits | None:
+    """The traits of renting this offer; None for a provider nobody here knows."""
+    return traits_of_provider(offer.provider, offer.via)
 
 
 def known_providers() -> tuple[str, ...]:
-    """Every provider name that a job, a budget or an offer may use."""
+    """Every provider name that comes with the launcher."""
     return (*_TRAITS, *SKYPILOT_CLOUDS)
 
+
+def is_provider(name: str) -> bool:
+    """Whether a job, a budget or an offer may name this provider."""
+    return name in _TRAITS or name in SKYPILOT_CLOUDS or name in plugins()
+
+
+def allowed_providers(*lists: tuple[str, ...]) -> frozenset[str]:
+    """The providers that every list names; `skypilot` in a list stands for all of SkyPilot's clouds."""
+    sets = [frozenset({*names, *(SKYPILOT_CLOUDS if ANY_SKYPILOT in names else ())}) for names in lists]
+    return frozenset.intersection(*sets)
