@@ -96,10 +96,10 @@ def recipe_module(name: str) -> Any:
     return importlib.import_module(f"recipes.{name}.spec")
 
 
-def load_job(path: Path) -> Job:
-    """Parse and check a job file; raises BadInputError naming file, line, key, value and fix."""
+def load_job(path: Path, config: ConfigFile | None = None) -> Job:
+    """Parse and check a job file (or the form of it that a batch gives); raises BadInputError with file and line."""
     path = _resolved(path, Path.cwd())
-    config = ConfigFile(path)
+    config = config or ConfigFile(path)
     file = config.parse(JobFile)
     if file.recipe not in RECIPES_OF_A_JOB:
         close = nearest(file.recipe, RECIPES_OF_A_JOB)
