@@ -1,5 +1,7 @@
-"""Does it fit, and how long will it take: arithmetic, each figure with its source."""
+"""Does it fit, how long will it take, what will it cost: each figure with its source."""
 
-from launcher.estimate.arithmetic import Estimate, estimate
+from launcher.estimate.cost import expected_usd
+from launcher.estimate.estimator import Estimator, Weighed, estimate
+from launcher.estimate.judgement import Estimate
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "Estimator", "Weighed", "estimate", "expected_usd"]

@@ -7,8 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from launcher.estimate.judgement import Estimate
 from launcher.job import Job
 from launcher.offers.offer import Offer
 from launcher.prepare import Prepared
@@ -30,20 +29,7 @@ ACTIVATION_GB_PER_AUDIO_S = 0.04  # encoder without checkpointing, bf16: 0.7-0.8
 DEFAULT_PARAMETERS = 6.2e8
 
 
-class Estimate(BaseModel):
-    """An interval of seconds and the GPU memory needed (GB), with where the figures come from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    seconds_p50: float
-    seconds_p90: float
-    needs_gb: float
-    steps: int
-    parameters: int
-    source: str
-
-
-def estimate(job: Job, prepared: Prepared, offer: Offer) -> Estimate:
+def arithmetic(job: Job, prepared: Prepared, offer: Offer) -> Estimate:
     """How long this job takes on this offer, and the GPU memory it needs."""
     spec = job.spec
     parameters = parameters_of(str(getattr(spec, "base", None) or getattr(spec, "model", "")))
@@ -65,10 +51,22 @@ def estimate(job: Job, prepared: Prepared, offer: Offer) -> Estimate:
     longest_s = min(prepared.longest_s, float(getattr(spec, "max_duration_s", 20.0)))
     scale = parameters / DEFAULT_PARAMETERS
     activations_gb = _whole(getattr(spec, "batch_size", 1), 4) * longest_s * ACTIVATION_GB_PER_AUDIO_S * scale
+    needs_gb = round(GPU_BASE_GB + weights_gb + activations_gb, 1)
+    fits = not offer.count or needs_gb <= offer.vram_gb
+    trains = job.recipe == "finetune"
+    asked = getattr(spec, "method", "full")
+    phases = {"baseline": PROCESS_START_S + score_s / 2, "train": PROCESS_START_S + train_s}
+    phases["evaluate"] = phases["baseline"]
     return Estimate(
+        fits=fits,
+        why_not="" if fits else f"needs {needs_gb:.1f} GB of GPU memory, it has {offer.vram_gb:.1f}",
+        needs_gb=needs_gb,
+        phases={name: round(seconds, 1) for name, seconds in phases.items()},
+        method=asked if trains else "",
+        batch_size=_whole(getattr(spec, "batch_size", 1), 8),
+        accumulate_grad_batches=_whole(getattr(spec, "accumulate_grad_batches", 1), 1),
         seconds_p50=round(total, 1),
         seconds_p90=round(total * P90_OVER_P50, 1),
-        needs_gb=round(GPU_BASE_GB + weights_gb + activations_gb, 1),
         steps=steps,
         parameters=int(parameters),
         source="arithmetic",

@@ -1,0 +1,44 @@
+"""Expected total cost of a run on an offer: time, disk, traffic, and the chance of a machine that fails.
+
+Floats inside, because a forecast is no amount of money; what leaves is Usd, rounded up to the micro-dollar.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+
+from launcher.estimate.judgement import Estimate
+from launcher.money import Usd
+from launcher.offers.offer import Offer
+
+HOURS_A_MONTH = 730.0  # as providers count a disk's month (Offer.disk_usd_per_gb_month)
+_MICRO = Decimal("0.000001")
+
+
+def expected_usd(offer: Offer, estimate: Estimate) -> tuple[Usd, Usd]:
+    """What the whole run is expected to cost on this offer: (p50, p90), each rounded up to a micro-dollar.
+
+    (rate + disk) x (time + expected retries x time lost a failure) + traffic x (1 + expected retries). A failure
+    chance of p makes p / (1 - p) retries. Nothing here is a ceiling: that is the plan's.
+    """
+    p50, p90 = expected_floats(offer, estimate)
+    return rounded_up(p50), rounded_up(p90)
+
+
+def expected_floats(offer: Offer, estimate: Estimate) -> tuple[float, float]:
+    """The same in plain dollars, for ranking thousands of offers; never shown, never reserved."""
+    disk_per_hour = float(offer.disk_usd_per_gb_month) * estimate.disk_gb / HOURS_A_MONTH
+    per_s = (float(offer.usd_per_hour) + disk_per_hour) / 3600
+    traffic = (
+        float(offer.usd_per_gb_down) * estimate.transfer_down_gb
+        + float(offer.usd_per_gb_up) * estimate.transfer_up_gb
+    )
+    retries = estimate.failure_chance / (1 - estimate.failure_chance)
+    again = retries * estimate.lost_s
+    traffic += retries * float(offer.usd_per_gb_down) * estimate.transfer_down_gb
+    return per_s * (estimate.seconds_p50 + again) + traffic, per_s * (estimate.seconds_p90 + again) + traffic
+
+
+def rounded_up(dollars: float) -> Usd:
+    """A forecast as money, never shown too low."""
+    return Usd(Decimal(repr(dollars)).quantize(_MICRO, rounding=ROUND_CEILING))
