@@ -13,7 +13,7 @@ from launcher.environment import recipe_python
 from launcher.errors import BadInputError, RefusedError
 from launcher.home import Home
 from launcher.job import Job
-from launcher.ledger import Ledger, Run, RunState
+from launcher.ledger import Caps, Ledger, Run, RunState
 from launcher.money import ZERO
 from launcher.offers.offer import Offer
 from launcher.plan import Plan, make_plan
@@ -132,7 +132,8 @@ def advance(ledger: Ledger, run: Run) -> None:
     allowed = {"providers": [plan.choice.offer.provider], "max_usd_per_hour": str(plan.choice.offer.usd_per_hour)}
     ledger.approve(run.run, "free", plan.ceiling_usd, allowed, plan.digest)
     ledger.advance_run(run.run, RunState.PLANNED, RunState.APPROVED)
-    ledger.reserve(run.run, plan.budget, plan.ceiling_usd)
+    # Only what is free is started: caps that allow nothing else, wherever the budgets file is by now.
+    ledger.reserve(run.run, Caps(plan.budget, ZERO, ZERO, ZERO, 0, "UTC"), plan.ceiling_usd)
     ledger.advance_run(run.run, RunState.APPROVED, RunState.RESERVED)
 
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -29,6 +42,9 @@ runs = Table(
     Column("plan", JSON, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("outcome", JSON),  # what `run --json` prints, once the run is over
+    Column("batch", String(16), index=True),
+    Column("item", Integer),  # which job of the batch: its place in the file, from 0
+    Column("place", Text),  # machine and home whose runner lock says whether it lives
 )
 # One live run for a key, enforced where two launchers cannot race past it.
 Index(
@@ -109,4 +125,43 @@ charges = Table(
     Column("at", String(32), nullable=False),
     Column("amount_usd", String(24), nullable=False),
     Column("source", String(40), nullable=False),  # whose word it is: free, rate x time, invoice
+)
+
+# One YES for many runs: its amount binds them all together, whatever day it is.
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch", String(16), primary_key=True),
+    Column("batch_key", String(64), nullable=False),  # same file and settings: the same key
+    Column("state", String(20), nullable=False),  # live, over
+    Column("at", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("how", String(20), nullable=False),  # typed, preapproved, free
+    Column("file", Text, nullable=False),
+    Column("amount_usd", String(24), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("outcome", JSON),
+)
+Index(
+    "one_live_batch_per_key",
+    batches.c.batch_key,
+    unique=True,
+    sqlite_where=text("state = 'live'"),
+    postgresql_where=text("state = 'live'"),
+)
+
+# What was measured, for the next estimate: seconds of audio that one second of work went through.
+throughputs = Table(
+    "throughputs",
+    metadata,
+    Column("run", String(16), primary_key=True),
+    Column("recipe", String(40), primary_key=True),
+    Column("at", String(32), nullable=False),
+    Column("gpu", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("method", String(40), nullable=False),
+    Column("precision", String(40), nullable=False),
+    Column("parameters", BigInteger, nullable=False),
+    Column("audio_s_per_s", Float, nullable=False),
+    Column("audio_s", Float, nullable=False),
 )

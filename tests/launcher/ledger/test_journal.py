@@ -8,9 +8,11 @@ import pytest
 
 from launcher.errors import BadInputError, StateError
 from launcher.home import Home
-from launcher.ledger import LeaseState, Ledger, RunState
+from launcher.ledger import Caps, LeaseState, Ledger, RunState
 from launcher.ledger.states import LEASE_MOVES, RUN_MOVES, RUN_TERMINAL
 from launcher.money import Usd
+
+CAPS = Caps("interactive", Usd(5), Usd(10), Usd(50), concurrent_runs=2, time_zone="Europe/Zurich")
 
 
 @pytest.fixture
@@ -80,8 +82,8 @@ def test_every_transition_is_in_the_journal_in_order(home: Home) -> None:
     run, _ = ledger.create_run("key", {}, "d")
     ledger.approve(run.run, "free", Usd(0), {}, "d")
     ledger.move_run(run.run, RunState.APPROVED)
-    ledger.reserve(run.run, "interactive", Usd("1.50"))
-    ledger.reserve(run.run, "interactive", Usd("9.00"))  # a repeat reserves nothing more
+    ledger.reserve(run.run, CAPS, Usd("1.50"))
+    ledger.reserve(run.run, CAPS, Usd("9.00"))  # a repeat reserves nothing more
     kinds = [event["kind"] for event in ledger.events(run.run)]
     assert kinds == ["run.planned", "approval", "run.approved", "reserved"]
     assert ledger.events(run.run)[-1]["facts"]["amount_usd"] == "1.500000"
