@@ -67,6 +67,8 @@ class Usd(Decimal):
         """Accept text, whole numbers and YAML's decimals (by their shortest text); write text."""
 
         def parse(value: Any) -> Usd:
+            if type(value) is cls:
+                return value  # exact already
             # A YAML scalar such as 2.50 arrives as a float whose repr is the text the user wrote.
             return cls(f"{Decimal(repr(value)):f}") if type(value) is float else cls(value)
 

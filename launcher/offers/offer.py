@@ -19,13 +19,15 @@ class Offer(BaseModel):
     assumptions, each with its source).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     provider: str = Field(description="local, vast, runpod, brev, or a cloud's name in SkyPilot (lambda, nebius)")
     offer_id: str = Field(description="what `create` needs to get exactly this one")
     gpu: str = Field(description="canonical name (offers/gpus.toml), or the source's own where there is none")
-    count: Annotated[int, Field(ge=0, description="GPUs in it; 0: a CPU machine")]
-    vram_gb: Annotated[float, Field(ge=0, description="of one GPU: free now on this machine, total elsewhere")]
+    count: Annotated[int, Field(ge=0, le=1000, description="GPUs in it; 0: a CPU machine")]
+    vram_gb: Annotated[
+        float, Field(ge=0, le=10_000, description="of one GPU: free now on this machine, total elsewhere")
+    ]
     usd_per_hour: Usd = Field(description="for the whole machine while it runs, its own minimum disk not included")
     disk_usd_per_gb_month: Usd = Field(ZERO, description="730 hours; 0 where disk is in the hourly price")
     usd_per_gb_up: Usd = Field(ZERO, description="for a GB sent from the machine (artefacts home)")
