@@ -25,12 +25,12 @@ class Batches(Store):
             "file": file, "amount_usd": text_of(amount), "digest": digest,
         }  # fmt: skip
         try:
-            with self._write() as db:
+            with self.writing() as db:
                 db.execute(insert(t.batches).values(values))
                 facts = {"batch": batch_id, "how": how, "amount_usd": text_of(amount), "digest": digest}
                 self._note(db, "batch.approved", facts)
         except Conflict:
-            with self._read() as db:
+            with self.reading() as db:
                 live = (t.batches.c.batch_key == key) & (t.batches.c.state == "live")
                 row = db.execute(select(t.batches).where(live)).mappings().first()
             if row is None:  # it ended meanwhile, or an id met by chance
@@ -40,7 +40,7 @@ class Batches(Store):
 
     def batch(self, name: str) -> Batch:
         """The batch with this id or unique beginning of an id; raises BadInputError."""
-        with self._read() as db:
+        with self.reading() as db:
             begins = t.batches.c.batch.startswith(name, autoescape=True)
             rows = db.execute(select(t.batches).where(begins)).mappings().all()
         exact = [row for row in rows if row["batch"] == name] or rows
@@ -51,26 +51,26 @@ class Batches(Store):
 
     def batches(self) -> list[Batch]:
         """All batches, newest first."""
-        with self._read() as db:
+        with self.reading() as db:
             return [batch_of(row) for row in db.execute(select(t.batches).order_by(t.batches.c.at.desc())).mappings()]
 
     def batch_runs(self, batch_id: str) -> list[Run]:
         """The runs of a batch, in the order of its jobs; a job tried again has several, oldest first."""
         order = (t.runs.c.item, t.runs.c.created_at)
-        with self._read() as db:
+        with self.reading() as db:
             rows = db.execute(select(t.runs).where(t.runs.c.batch == batch_id).order_by(*order)).mappings()
             return [run_of(row) for row in rows]
 
     def close_batch(self, batch_id: str, outcome: dict[str, Any]) -> None:
         """End a batch and keep what `batch --json` prints (idempotent: the first outcome stays)."""
-        with self._write() as db:
+        with self.writing() as db:
             live = (t.batches.c.batch == batch_id) & (t.batches.c.state == "live")
             if db.execute(update(t.batches).where(live).values(state="over", outcome=outcome)).rowcount:
                 self._note(db, "batch.over", {"batch": batch_id})
 
     def add_throughput(self, measured: Throughput) -> None:
         """Keep what a run measured in a recipe; a second word of the same run replaces the first."""
-        with self._write() as db:
+        with self.writing() as db:
             same = (t.throughputs.c.run == measured.run) & (t.throughputs.c.recipe == measured.recipe)
             db.execute(delete(t.throughputs).where(same))
             db.execute(insert(t.throughputs).values(asdict(measured)))
@@ -80,5 +80,5 @@ class Batches(Store):
         query = select(t.throughputs).order_by(t.throughputs.c.at)
         for column, wanted in ((t.throughputs.c.recipe, recipe), (t.throughputs.c.gpu, gpu)):
             query = query if wanted is None else query.where(column == wanted)
-        with self._read() as db:
+        with self.reading() as db:
             return [throughput_of(row) for row in db.execute(query).mappings()]

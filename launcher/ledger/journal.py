@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import URL, create_engine, insert, select, update
+from sqlalchemy import func, insert, select, update
 
-from launcher.clock import Clock, SystemClock
+from launcher.clock import Clock, SystemClock, iso, parse_iso
 from launcher.errors import BadInputError, StateError
 from launcher.home import Home
 from launcher.ledger import schema as t
 from launcher.ledger.batches import Batches
+from launcher.ledger.database import engine_of, shown
+from launcher.ledger.opening import bring_up_to_date
 from launcher.ledger.records import Lease, Run, lease_of, run_of
 from launcher.ledger.reservations import Reservations
 from launcher.ledger.states import LEASE_MOVES, RUN_MOVES, RUN_TERMINAL, LeaseState, RunState
-from launcher.ledger.store import Conflict, owner, prepare_sqlite, text_of
+from launcher.ledger.store import Conflict, owner, text_of
 from launcher.money import Usd
+
+MOST_SKEW, MOST_BEHIND = timedelta(minutes=10), timedelta(hours=1)
+RECENT = 200  # events that a clock is compared with
 
 
 class Ledger(Reservations, Batches):
@@ -27,29 +31,32 @@ class Ledger(Reservations, Batches):
 
     @classmethod
     def open(cls, home: Home, clock: Clock | None = None, rng: random.Random | None = None) -> Ledger:
-        """Open (or create) the ledger; raises StateError when it is damaged, newer, or out of disk."""
+        """Open the ledger, or create it, or take it to the present schema; raises StateError when it cannot be."""
         home.ensure()
-        url = home.ledger_url
-        # Made of parts: a folder's name may hold a ?
-        file = URL.create("sqlite", database=url.removeprefix("sqlite:///"))
-        engine = create_engine(url if os.environ.get("LAUNCHER_LEDGER") else file)
-        if engine.dialect.name == "sqlite":
-            prepare_sqlite(engine)
-        ledger = cls(engine, clock or SystemClock(), rng or random.SystemRandom())
-        with ledger._write() as db:
-            t.metadata.create_all(db)
-            held = db.execute(select(t.meta.c.value).where(t.meta.c.key == "schema")).scalar()
-            if held is None:
-                db.execute(insert(t.meta).values(key="schema", value=str(t.SCHEMA_VERSION)))
-            elif int(held) > t.SCHEMA_VERSION:
-                raise StateError(
-                    f"this ledger was written by a newer launcher (schema {held}, here {t.SCHEMA_VERSION}).",
-                    file=url.removeprefix("sqlite:///"),
-                    fix="Upgrade parakeet-launcher, or point LAUNCHER_HOME elsewhere.",
-                )
-        if engine.dialect.name == "sqlite" and engine.url.database:
-            Path(engine.url.database).chmod(0o600)
+        engine = engine_of(home)
+        ledger = cls(engine, clock or SystemClock(), rng or random.SystemRandom(), home)
+        bring_up_to_date(ledger)
         return ledger
+
+    def refuse_clock_skew(self) -> None:
+        """Raise StateError where this clock is far from PostgreSQL's, or behind a local ledger's newest entry.
+
+        Deadlines, days and months stand on the clock: nothing is rented by a wrong one.
+        """
+        now = self._clock.now()
+        with self.reading() as db:
+            if self.is_shared:
+                theirs = db.execute(select(func.clock_timestamp())).scalar_one()
+                wrong, whose = abs(theirs - now) > MOST_SKEW, "the ledger's database"
+            else:
+                latest = select(t.events.c.at).order_by(t.events.c.seq.desc()).limit(RECENT)
+                theirs = max((parse_iso(at) for at in db.execute(latest).scalars()), default=now)
+                wrong, whose = theirs - now > MOST_BEHIND, "the ledger's newest entry"
+        if wrong:
+            raise StateError(
+                f"this machine's clock says {iso(now)}, {whose} {iso(theirs)}.", file=shown(self._engine.url),
+                fix="Nothing was rented. Set the clock: deadlines and budgets stand on it.",
+            )  # fmt: skip
 
     # -- runs ---------------------------------------------------------------------------------------------
 
@@ -61,17 +68,17 @@ class Ledger(Reservations, Batches):
         """
         now = self._now()
         try:
-            with self._write() as db:
+            with self.writing() as db:
                 run_id = f"{self._rng.getrandbits(24):06x}"
                 values = {
                     "run": run_id, "run_key": run_key, "state": RunState.PLANNED, "created_at": now,
                     "updated_at": now, "owner": owner(), "plan": plan, "digest": digest,
-                    "batch": batch, "item": item,
+                    "batch": batch, "item": item, "place": self.place,
                 }  # fmt: skip
                 db.execute(insert(t.runs).values(values))
                 self._note(db, "run.planned", {"digest": digest}, run=run_id)
         except Conflict:
-            with self._read() as db:
+            with self.reading() as db:
                 live = t.runs.c.state.not_in([str(s) for s in RUN_TERMINAL])
                 row = db.execute(select(t.runs).where(t.runs.c.run_key == run_key, live)).mappings().first()
             if row is None:  # a run id met by chance: one in 16 million
@@ -81,7 +88,7 @@ class Ledger(Reservations, Batches):
 
     def run(self, name: str) -> Run:
         """The run with this id or unique beginning of an id; raises BadInputError."""
-        with self._read() as db:
+        with self.reading() as db:
             rows = db.execute(select(t.runs).where(t.runs.c.run.startswith(name, autoescape=True))).mappings().all()
         exact = [row for row in rows if row["run"] == name] or rows
         if len(exact) != 1:
@@ -91,13 +98,13 @@ class Ledger(Reservations, Batches):
 
     def runs(self) -> list[Run]:
         """All runs, newest first."""
-        with self._read() as db:
+        with self.reading() as db:
             rows = db.execute(select(t.runs).order_by(t.runs.c.created_at.desc())).mappings().all()
         return [run_of(row) for row in rows]
 
     def move_run(self, run_id: str, to: RunState, **facts: Any) -> None:
         """Take a run to its next state; `reason`, `exit_code` and `outcome` are kept on the run."""
-        with self._write() as db:
+        with self.writing() as db:
             held = RunState(db.execute(select(t.runs.c.state).where(t.runs.c.run == run_id)).scalar_one())
             if to not in RUN_MOVES[held]:
                 raise StateError(
@@ -110,7 +117,7 @@ class Ledger(Reservations, Batches):
 
     def advance_run(self, run_id: str, held: RunState, to: RunState) -> None:
         """Take a run from one state to the next, unless somebody else has done it already."""
-        with self._write() as db:
+        with self.writing() as db:
             now = self._now()
             still = (t.runs.c.run == run_id) & (t.runs.c.state == held)
             if db.execute(update(t.runs).where(still).values(state=to, updated_at=now)).rowcount:
@@ -118,12 +125,12 @@ class Ledger(Reservations, Batches):
 
     def set_outcome(self, run_id: str, outcome: dict[str, Any]) -> None:
         """Keep what `run --json` prints."""
-        with self._write() as db:
+        with self.writing() as db:
             db.execute(update(t.runs).where(t.runs.c.run == run_id).values(outcome=outcome))
 
     def approve(self, run_id: str, how: str, ceiling: Usd, allowed: dict[str, Any], digest: str) -> None:
         """Record who approved which ceiling and set, at which plan (idempotent)."""
-        with self._write() as db:
+        with self.writing() as db:
             if db.execute(select(t.approvals.c.run).where(t.approvals.c.run == run_id)).first() is None:
                 now = self._now()
                 values = {
@@ -147,14 +154,14 @@ class Ledger(Reservations, Batches):
             "max_usd_per_hour": text_of(max_usd_per_hour), "reserved_usd": text_of(reserved), "deadline": deadline,
             "created_at": now, "updated_at": now,
         }  # fmt: skip
-        with self._write() as db:
+        with self.writing() as db:
             db.execute(insert(t.leases).values(values))
             self._note(db, "lease.intended", {"label": values["label"]}, run=run_id, lease=lease_id)
             return lease_of(db.execute(select(t.leases).where(t.leases.c.lease == lease_id)).mappings().one())
 
     def move_lease(self, lease_id: str, to: LeaseState, **facts: Any) -> Lease:
         """Take a lease to its next state; `machine` and `proof` are kept on the lease."""
-        with self._write() as db:
+        with self.writing() as db:
             row = db.execute(select(t.leases).where(t.leases.c.lease == lease_id)).mappings().one()
             held = LeaseState(row["state"])
             if to not in LEASE_MOVES[held]:
@@ -173,21 +180,21 @@ class Ledger(Reservations, Batches):
         query = select(t.leases).order_by(t.leases.c.created_at)
         if run_id is not None:
             query = query.where(t.leases.c.run == run_id)
-        with self._read() as db:
+        with self.reading() as db:
             return [lease_of(row) for row in db.execute(query).mappings().all()]
 
     # -- steps and events ---------------------------------------------------------------------------------
 
     def step(self, run_id: str, step: str) -> dict[str, Any] | None:
         """A finished step's result, or None when the step has not finished."""
-        with self._read() as db:
+        with self.reading() as db:
             where = (t.steps.c.run == run_id) & (t.steps.c.step == step)
             row = db.execute(select(t.steps).where(where)).mappings().first()
         return dict(row["result"] or {}) if row and row["state"] == "done" else None
 
     def set_step(self, run_id: str, step: str, state: str, result: dict[str, Any] | None = None) -> None:
         """Record that a step was started, or is done with this result."""
-        with self._write() as db:
+        with self.writing() as db:
             where = (t.steps.c.run == run_id) & (t.steps.c.step == step)
             values = {"state": state, "result": result, "updated_at": self._now()}
             if db.execute(update(t.steps).where(where).values(values)).rowcount == 0:
@@ -196,12 +203,12 @@ class Ledger(Reservations, Batches):
 
     def journal(self, kind: str, facts: Mapping[str, Any], run: str | None = None, lease: str | None = None) -> None:
         """Append one fact."""
-        with self._write() as db:
+        with self.writing() as db:
             self._note(db, kind, facts, run=run, lease=lease)
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """A run's journal, oldest first: {at, kind, lease, facts}."""
-        with self._read() as db:
+        with self.reading() as db:
             rows = db.execute(select(t.events).where(t.events.c.run == run_id).order_by(t.events.c.seq)).mappings()
             return [{"at": r["at"], "kind": r["kind"], "lease": r["lease"], "facts": r["facts"]} for r in rows]
 

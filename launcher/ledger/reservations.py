@@ -37,7 +37,7 @@ class Reservations(Store):
         day or month. A run at $0 is never refused.
         """
         _refuse_negative(amount)
-        with self._write() as db:
+        with self.writing() as db:
             row = db.execute(select(t.runs.c.state, t.runs.c.batch).where(t.runs.c.run == run_id)).one()
             held = self._reservation(db, run_id)
             if held is not None:
@@ -59,7 +59,7 @@ class Reservations(Store):
     def extend(self, run_id: str, extra: Usd, caps: Caps) -> None:
         """Hold more (USD) for a run whose reservation is open, under the same caps; raises as `reserve`."""
         _refuse_negative(extra)
-        with self._write() as db:
+        with self.writing() as db:
             held = self._reservation(db, run_id)
             if held is None or held.settled_at:
                 raise StateError(f"run {run_id} holds no open reservation", fix="This is a bug: please report it.")
@@ -73,7 +73,7 @@ class Reservations(Store):
 
     def cancel_reservation(self, run_id: str) -> None:
         """Free what a run holds that never rented anything (idempotent); raises StateError when it did."""
-        with self._write() as db:
+        with self.writing() as db:
             if db.execute(select(t.leases.c.lease).where(t.leases.c.run == run_id)).first():
                 raise StateError(f"run {run_id} has rented: settle it", fix="This is a bug: please report it.")
             self._close(db, run_id, "reservation.cancelled")
@@ -83,7 +83,7 @@ class Reservations(Store):
 
         While a lease of it is not released, something may still bill: the reservation then stays open.
         """
-        with self._write() as db:
+        with self.writing() as db:
             leases = t.leases.c
             bills = (leases.run == run_id) & (leases.state != LeaseState.RELEASED)
             if db.execute(select(leases.lease).where(bills)).first() is None:
@@ -93,7 +93,7 @@ class Reservations(Store):
     def charge(self, lease: Lease, amount: Usd, source: str) -> None:
         """Record what a lease cost, in full, and by whose word: free, rate x time, invoice (idempotent)."""
         _refuse_negative(amount)
-        with self._write() as db:
+        with self.writing() as db:
             if db.execute(select(t.charges.c.lease).where(t.charges.c.lease == lease.lease)).first() is None:
                 values = {"lease": lease.lease, "run": lease.run, "at": self._now(), "amount_usd": text_of(amount)}
                 db.execute(insert(t.charges).values(**values, source=source))
@@ -101,12 +101,12 @@ class Reservations(Store):
 
     def spent(self, run_id: str) -> Usd:
         """The sum of a run's charges so far."""
-        with self._read() as db:
+        with self.reading() as db:
             return self._charged(db, t.charges.c.run == run_id)
 
     def reservation(self, run_id: str) -> Reservation | None:
         """What a run holds, or held."""
-        with self._read() as db:
+        with self.reading() as db:
             return self._reservation(db, run_id)
 
     def remaining(self, caps: Caps) -> dict[str, Usd]:
@@ -115,12 +115,12 @@ class Reservations(Store):
 
     def standings(self, caps: Caps) -> list[Standing]:
         """How each cap stands now for a new run: per run, per day, per month."""
-        with self._read() as db:
+        with self.reading() as db:
             return self._standings(db, None, caps, None)
 
     def holders(self, budget: str) -> list[str]:
         """The runs that hold money under a budget, oldest first: what `concurrent_runs` counts."""
-        with self._read() as db:
+        with self.reading() as db:
             return self._holders(db, budget)
 
     # -- how the caps stand -------------------------------------------------------------------------------

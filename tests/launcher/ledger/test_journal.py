@@ -1,8 +1,5 @@
 import random
-import sqlite3
-import stat
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +10,6 @@ from launcher.ledger.states import LEASE_MOVES, RUN_MOVES, RUN_TERMINAL
 from launcher.money import Usd
 
 CAPS = Caps("interactive", Usd(5), Usd(10), Usd(50), concurrent_runs=2, time_zone="Europe/Zurich")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
 
 
 def lease_of(ledger: Ledger, run: str) -> str:
@@ -98,26 +90,6 @@ def test_charges_sum_exactly_and_only_once_a_lease(home: Home) -> None:
         ledger.charge(lease, Usd("0.1"), "rate x time")
         ledger.charge(lease, Usd("0.1"), "rate x time")
     assert str(ledger.settle(run.run)) == "1.00"
-
-
-def test_the_ledger_is_readable_by_its_owner_alone(home: Home) -> None:
-    Ledger.open(home)
-    assert stat.S_IMODE((home.root / "ledger.sqlite").stat().st_mode) == 0o600
-
-
-def test_a_newer_ledger_is_refused_with_a_clear_word(home: Home) -> None:
-    Ledger.open(home)
-    with sqlite3.connect(home.root / "ledger.sqlite") as db:
-        db.execute("UPDATE meta SET value='99' WHERE key='schema'")
-    with pytest.raises(StateError, match=r"newer launcher \(schema 99"):
-        Ledger.open(home)
-
-
-def test_a_damaged_ledger_is_one_clear_error(home: Home) -> None:
-    home.ensure()
-    (home.root / "ledger.sqlite").write_bytes(b"this is no database at all" * 100)
-    with pytest.raises(StateError, match=r"cannot be used.*Nothing was rented"):
-        Ledger.open(home)
 
 
 def test_a_run_is_found_by_a_unique_beginning_of_its_id(home: Home) -> None:

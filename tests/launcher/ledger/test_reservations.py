@@ -1,6 +1,5 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -34,8 +33,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Ledger:
-    return Ledger.open(Home(tmp_path / "home"), clock)
+def ledger(home: Home, clock: Clock) -> Ledger:
+    return Ledger.open(home, clock)
 
 
 def run_of(ledger: Ledger, **of_batch: object) -> str:
