@@ -88,7 +88,7 @@ class _Reader:
         note = "" if not self.local else f"{self.local} left out: this machine is asked itself"
         return offers, self.example, note
 
-    # --- Rows ------------------------------------------------------------------------------------------------------
+    # --- Rows -----------------------------------------------------------------------------------------------
 
     def _raw(self, text: str) -> Iterator[tuple[Place, dict[str, Any]]]:
         kind = self.path.suffix.lower()
@@ -242,7 +242,7 @@ class _Reader:
         self._dates[written] = held = (iso(moment), -ahead > KEPT_FOR_FAILURE)
         return held
 
-    # --- Faults ----------------------------------------------------------------------------------------------------
+    # --- Faults ---------------------------------------------------------------------------------------------
 
     def _fault(self, place: Place, key: str, value: object, problem: str, fix: str) -> BadInputError:
         line, prefix = place

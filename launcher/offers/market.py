@@ -19,7 +19,7 @@ from launcher.offers import cache
 from launcher.offers.offer import Offer
 from launcher.offers.source import Context, NotAskedError, SourceError, clean, refuse_price
 
-SOURCES: tuple[str, ...] = ("local",)
+SOURCES: tuple[str, ...] = ("local", "vast", "runpod", "brev")
 GRACE_S = 0.5  # between a source's own time-out, which knows why, and ours, which only knows that
 CLOCKS_MAY_DIFFER = timedelta(minutes=5)
 
@@ -149,7 +149,7 @@ def _answered(question: _Question, fresh: bool) -> tuple[list[Offer], SourceRepo
     now = ctx.clock.now()
     if question.answer is not None:
         found = _sane(question.answer, ctx)
-        note = _left_out(ctx)
+        note = "; ".join(filter(None, (_left_out(ctx), *ctx.notes)))
         if source.CACHED:
             cache.write(question.kept_at, cache.Kept(now, found, note))
         return found, _report(source.NAME, found, note=note, as_of=iso(now))

@@ -12,6 +12,7 @@ A source is a module of this package with
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,7 +27,11 @@ from launcher.offers.gpus import canonical
 from launcher.offers.offer import Offer
 
 MOST_USD_PER_GPU_HOUR = Usd(1000)  # a B300 is rented at $6: above this the field holds something else
+MOST_GPUS = 1000  # in one machine; NaN is below it and above 0 in no comparison
 MOST_OFFERS = 50_000  # of one source
+_OTHER_MAKERS = re.compile(
+    r"\b(amd|instinct|radeon|mi\d{2,3}x?|gaudi\d?|hl-\d+|intel|tpu|trainium\d?|inferentia\d?)\b", re.I
+)
 _LONGEST = 200  # characters of any text that a stranger sent
 
 
@@ -46,6 +51,7 @@ class Context:
     disk_gb: float  # that the machine will need: where disk is part of the price
     ends: float  # time.monotonic() after which nobody listens any more
     left_out: Counter[str] = field(default_factory=Counter)  # reason -> rows
+    notes: list[str] = field(default_factory=list)  # what a person should know beside the offers
     secrets: list[str] = field(default_factory=list)  # never to be shown, whatever an error quotes
 
     @property
@@ -67,8 +73,13 @@ class Context:
         return None
 
     def _offer(self, gpu: str, vram_gb: float | None, usd_per_hour: object, fields: dict[str, Any]) -> Offer:
+        if _OTHER_MAKERS.search(gpu):
+            raise ValueError("not NVIDIA")
         price = usd(usd_per_hour, "price")
-        refuse_price(price, fields.get("count", 1))
+        count = fields.get("count")
+        if isinstance(count, bool) or not isinstance(count, int | float) or not 1 <= count <= MOST_GPUS:
+            raise ValueError("no number of GPUs")
+        refuse_price(price, int(count))
         known = canonical(gpu, vram_gb)
         memory = vram_gb or (known.vram_gb if known else None)
         if memory is None:
@@ -97,6 +108,8 @@ def refuse_price(price: Usd, count: int) -> None:
 
 def usd(value: object, what: str) -> Usd:
     """Dollars of a stranger's JSON (number or text); raises ValueError that says what is wrong in a word."""
+    if isinstance(value, Usd):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{what} missing" if value is None else f"{what} not a number")
     if isinstance(value, float):

@@ -47,7 +47,7 @@ def test_memory_decides_between_two_cards_of_one_name_and_the_smaller_is_meant_w
 
 
 def test_every_canonical_name_means_itself() -> None:
-    assert {name: getattr(canonical(name), "name", None) for name in all_gpus()} == {name: name for name in all_gpus()}
+    assert [name for name in all_gpus() if getattr(canonical(name), "name", None) != name] == []
 
 
 def test_every_figure_has_a_source_and_is_of_a_gpus_size() -> None:
@@ -58,8 +58,8 @@ def test_every_figure_has_a_source_and_is_of_a_gpus_size() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "names"),
-    [("a100", ["A100 40GB", "A100 80GB"]), ("H100", ["H100 PCIe", "H100 SXM", "H100 NVL"]), ("rtx 4070", ["RTX 4070"]),
-     ("rtx_4090", ["RTX 4090"]), ("a100-80gb", ["A100 80GB"]), ("rtx409", [])],
+    [("a100", ["A100 40GB", "A100 80GB"]), ("H100", ["H100 PCIe", "H100 SXM", "H100 NVL"]),
+     ("rtx 4070", ["RTX 4070"]), ("rtx_4090", ["RTX 4090"]), ("a100-80gb", ["A100 80GB"]), ("rtx409", [])],
 )  # fmt: skip
 def test_a_person_who_asks_for_a_name_gets_every_card_of_it(asked: str, names: list[str]) -> None:
     assert [gpu.name for gpu in matching(asked)] == names
