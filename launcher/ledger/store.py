@@ -41,6 +41,11 @@ class Store:
         """Whether other machines can use this ledger too: PostgreSQL, not a file of this machine."""
         return self._engine.dialect.name == "postgresql"
 
+    @property
+    def is_in_home(self) -> bool:
+        """Whether it is the file in the launcher's own folder."""
+        return str(self._engine.url.database) == str(self._home.root / "ledger.sqlite")
+
     @cached_property
     def place(self) -> str:
         """This machine and this home, as no other has them: whose runner locks can be asked from here."""
