@@ -44,6 +44,16 @@ class Home:
         """The ledger's database: $LAUNCHER_LEDGER, else SQLite in this folder."""
         return os.environ.get("LAUNCHER_LEDGER") or f"sqlite:///{self.root / 'ledger.sqlite'}"
 
+    @property
+    def ledger_is_shared(self) -> bool:
+        """Whether the ledger is a server's, which a team and its CI have in common."""
+        return self.ledger_url.startswith("postgresql")
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether there is a ledger to ask: a server's, or a file already written."""
+        return bool(os.environ.get("LAUNCHER_LEDGER")) or (self.root / "ledger.sqlite").exists()
+
     def run_dir(self, run_id: str) -> Path:
         """Everything of one run that came, or stays, home."""
         return self.root / "runs" / run_id

@@ -18,7 +18,7 @@ class Usd(Decimal):
 
     def __new__(cls, value: str | int | Decimal) -> Self:
         """Parse an exact amount; raises ValueError on a float, NaN or anything that is not a number."""
-        if isinstance(value, float | bool):
+        if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
             raise ValueError(f"money must be written as text or a whole number, not {value!r}")
         if isinstance(value, str) and not _WRITTEN.fullmatch(value.strip()):
             hint = "a point, not a comma: 2.50" if "," in value else "write it as 2.50"

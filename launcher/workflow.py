@@ -1,55 +1,107 @@
-"""From a job file to a running run: check, split, plan, approve, reserve, start; for `plan`, `run` and `tune`."""
+"""From a job file to a running run: check, split, plan, approve, reserve, start."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from launcher.approval import Approval, Consent, approve, free
 from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
 from launcher.clock import Clock
 from launcher.data import check_manifest
 from launcher.environment import recipe_python
-from launcher.errors import BadInputError, RefusedError
+from launcher.errors import BadInputError, LauncherError, RefusedError
+from launcher.estimate import Estimator
 from launcher.home import Home
 from launcher.job import Job
-from launcher.ledger import Caps, Ledger, Run, RunState
-from launcher.money import ZERO
-from launcher.offers.offer import Offer
-from launcher.plan import Plan, make_plan
+from launcher.money import ZERO, Usd
+from launcher.offers import Market, ask_market
+from launcher.plan import Plan, Wishes, make_plan
+from launcher.plan.choose import Purse
 from launcher.prepare import Prepared, prepare
+from launcher.providers.traits import allowed_providers
 from launcher.runner.control import ask_to_stop, is_running, spawn
 from recipes.manifest import ManifestError
+
+if TYPE_CHECKING:  # SQLAlchemy costs a fifth of a second: a plan before the first run does without
+    from launcher.cli.output import Output
+    from launcher.ledger import Caps, Ledger, Run, Throughput
+
+CAPS = ("per_run_usd", "per_day_usd", "per_month_usd")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with the budget it was made under and the data it stands on."""
+    """A plan with the budget it was made under, the data it stands on and what was asked beside the job."""
 
     plan: Plan
     budget: Budget
     prepared: Prepared
     job: Job
+    caps: Caps
+    wishes: Wishes
+    market: Market
 
 
-def plan_job(job: Job, home: Home, clock: Clock) -> Planned:
-    """Check the job's manifests, split, and choose where to run. Spends nothing, rents nothing."""
+def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *, fresh: bool = False,
+             most_usd: Usd | None = None) -> Planned:  # fmt: skip
+    """Check the job's manifests, split, ask for prices and choose where to run. Spends nothing, rents nothing.
+
+    `fresh` asks the providers again instead of taking prices of minutes ago; `most_usd` is what a batch has left.
+    """
+    from launcher.ledger.caps import Caps
+
+    wishes = wishes or Wishes()
     budgets_file = find_budgets(job.path.parent, Path.cwd(), home.root)
-    name, budget = choose_budget(load_budgets(budgets_file), job.budget, budgets_file)
+    budgets = load_budgets(budgets_file)
+    name, budget = choose_budget(budgets, job.budget, budgets_file)
+    caps = Caps.of(name, budget, budgets.time_zone)
     for path in (job.data.manifest, job.data.validation, job.data.general):
         if path is not None:
             refuse_faulty(path)
     priority = job.gate.priority if job.gate else ()
-    fresh = not home.root.exists()
+    fresh_home = not home.root.exists()
     try:
         prepared = prepare(job.data, home.ensure(), priority)
     except (BadInputError, ManifestError):
-        if fresh:  # a wrong job leaves nothing behind
+        if fresh_home:  # a wrong job leaves nothing behind
             with suppress(OSError):  # another launcher's by now
                 home.root.rmdir()
         raise
     prepared = replace(prepared, warnings=(*prepared.warnings, *_losses(job)))
-    return Planned(make_plan(job, prepared, _offers(job, budget, clock), name, budget), budget, prepared, job)
+    remaining, measured = _remembered(home, clock, caps)
+    if most_usd is not None:
+        remaining["batch_usd"] = most_usd
+    market = _market(job, budget, home, clock, wishes, fresh=fresh)
+    purse = Purse(caps, budget, remaining)
+    plan = make_plan(job, prepared, market, purse, Estimator(job, prepared, measured), wishes)
+    return Planned(plan, budget, prepared, job, caps, wishes, market)
+
+
+def _remembered(home: Home, clock: Clock, caps: Caps) -> tuple[dict[str, Usd], list[Throughput]]:
+    """What the ledger knows: what is left of the budget (USD, by cap), and how fast machines were."""
+    if not home.has_ledger:
+        return {cap: getattr(caps, cap) for cap in CAPS}, []
+    from launcher.ledger import Ledger
+
+    ledger = Ledger.open(home, clock)
+    return ledger.remaining(caps), ledger.throughputs()
+
+
+def _market(job: Job, budget: Budget, home: Home, clock: Clock, wishes: Wishes, *, fresh: bool) -> Market:
+    """The offers of every provider that job and budget name."""
+    names = allowed_providers(job.resources.providers, budget.providers)
+    if not names:
+        raise RefusedError(
+            f"no provider is left: the budget allows only {', '.join(budget.providers)}.",
+            file=job.path, key="resources.providers", value=job.resources.providers, fix="Name one that both allow.",
+        )  # fmt: skip
+    if wishes.provider is not None:
+        names &= {wishes.provider}
+    return ask_market(home, clock, providers=names, file=wishes.offers, fresh=fresh)
 
 
 def refuse_faulty(manifest: Path) -> None:
@@ -83,16 +135,78 @@ def _losses(job: Job) -> list[str]:
     return said
 
 
-def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock) -> tuple[Run, bool]:
-    """Approve, reserve and start the runner; (run, whether it is new). A double launch finds the first run.
+def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Output,
+           show: Callable[[Planned], None]) -> tuple[Planned, Approval]:  # fmt: skip
+    """Get the YES, then ask for the price again: inside the approval it goes on, outside it takes a new YES.
 
-    Raises RefusedError when the plan costs money: only a price of 0 needs no YES.
+    Returns the plan at the prices of now and the approval that covers it. Raises NotConfirmedError, or RefusedError
+    when a price moved out of the approval and nobody is there to ask. Reserves nothing.
+    """
+    while True:
+        plan = planned.plan
+        if plan.is_free:
+            return planned, free(plan)
+        refuse_unrentable(plan)
+        approval = approve(plan, planned.budget, consent, out, shared_ledger=home.ledger_is_shared)
+        wishes = replace(
+            planned.wishes, keep=(plan.choice.offer.provider, plan.choice.offer.offer_id), within=approval.allowed,
+            most_usd=approval.ceiling_usd,
+        )  # fmt: skip
+        now = plan_job(planned.job, home, clock, wishes, fresh=True)
+        moved = describe_move(plan, now.plan)
+        if approval.covers(now.plan) and not now.plan.choice.offer.stale:
+            if moved:
+                out.say(f"{moved}: inside what was approved (${approval.ceiling_usd}).")
+            return now, approval
+        words = f"{moved or 'prices moved'}: outside what was approved (${approval.ceiling_usd}, at most " \
+                f"${approval.allowed.max_usd_per_hour}/h)"  # fmt: skip
+        if consent.given:
+            raise RefusedError(f"{words}. Nothing was created and nothing was reserved.", fix="Plan again.")
+        out.say(f"{words}. Nothing was created; here is the plan at the prices of now:", style="yellow")
+        planned = replace(now, wishes=planned.wishes)
+        show(planned)
+
+
+def refuse_unrentable(plan: Plan) -> None:
+    """Raise RefusedError before anybody is asked for a YES that could not be kept."""
+    from launcher.providers.registry import can_rent
+
+    offer = plan.choice.offer
+    if not can_rent(offer.provider):
+        raise RefusedError(
+            f"this launcher cannot rent at {offer.provider} yet; the plan is right, but nothing can be created.",
+            key="provider", value=offer.provider, fix="Choose another: --provider local.",
+        )  # fmt: skip
+
+
+def describe_move(before: Plan, now: Plan) -> str:
+    """What changed between two plans of the same job, in words; empty when the price did not."""
+    old, new = before.choice.offer, now.choice.offer
+    if (old.provider, old.offer_id) != (new.provider, new.offer_id):
+        gone = f"{old.provider} {old.gpu} at ${old.usd_per_hour}/h is gone"
+        return f"{gone}; {new.provider} {new.gpu} costs ${new.usd_per_hour}/h"
+    if old.usd_per_hour != new.usd_per_hour:
+        return f"{new.provider} {new.gpu} costs ${new.usd_per_hour}/h now, not ${old.usd_per_hour}/h"
+    return ""
+
+
+def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock, approval: Approval, *,
+          batch: str | None = None, item: int | None = None) -> tuple[Run, bool]:  # fmt: skip
+    """Record the approval, reserve the ceiling, start the runner; (run, whether it is new).
+
+    A double launch finds the first run. Raises RefusedError when the approval does not cover the plan, or a cap has
+    no room any more: then the run is refused, and nothing stays reserved.
     """
     plan = planned.plan
-    if plan.ceiling_usd > ZERO:
-        raise RefusedError("this plan costs money and nobody has approved it", fix="Type YES at a terminal.")
+    if not approval.covers(plan):
+        raise RefusedError("this plan costs more than anybody has approved", fix="Type YES at a terminal.")
     recipe_python()  # what would keep every step from starting is said before there is a run
-    run, new = ledger.create_run(plan.run_key, plan.model_dump(mode="json"), plan.digest)
+    held = plan.model_dump(mode="json")
+    given = {
+        "how": approval.how, "ceiling_usd": approval.ceiling_usd, "digest": approval.digest,
+        "allowed": approval.allowed.model_dump(mode="json"),
+    }  # fmt: skip
+    run, new = ledger.create_run(plan.run_key, held, plan.digest, approval=given, batch=batch, item=item)
     try:
         begin(home, ledger, run, clock)
     except KeyboardInterrupt:  # nobody watches it yet: nobody else could stop it
@@ -127,23 +241,37 @@ def finish(home: Home, ledger: Ledger, run: Run, clock: Clock) -> Run:
 
 
 def advance(ledger: Ledger, run: Run) -> None:
-    """Take a run that was planned (by this process, by another shell's, or by one that was killed) to reserved."""
+    """Take a run that was planned (by this process, by another shell's, or by one that was killed) to reserved.
+
+    Raises RefusedError when nobody approved it or a cap has no room: the run then ends refused.
+    """
+    from launcher.ledger import RunState
+
+    if run.state not in (RunState.PLANNED, RunState.APPROVED):
+        return
     plan = Plan.model_validate(run.plan)
-    allowed = {"providers": [plan.choice.offer.provider], "max_usd_per_hour": str(plan.choice.offer.usd_per_hour)}
-    ledger.approve(run.run, "free", plan.ceiling_usd, allowed, plan.digest)
-    ledger.advance_run(run.run, RunState.PLANNED, RunState.APPROVED)
-    # Only what is free is started: caps that allow nothing else, wherever the budgets file is by now.
-    ledger.reserve(run.run, Caps(plan.budget, ZERO, ZERO, ZERO, 0, "UTC"), plan.ceiling_usd)
+    try:
+        if not plan.is_free and ledger.approval(run.run) is None:
+            raise RefusedError("nobody has approved this run", fix="Launch it again, and type YES.")
+        ledger.advance_run(run.run, RunState.PLANNED, RunState.APPROVED)
+        ledger.reserve(run.run, caps_of(plan), plan.ceiling_usd, batch=run.batch)
+    except RefusedError as error:
+        ledger.move_run(run.run, RunState.REFUSED, reason=error.problem, exit_code=int(error.exit_code))
+        ledger.set_outcome(run.run, refused_outcome(run, error))
+        raise
     ledger.advance_run(run.run, RunState.APPROVED, RunState.RESERVED)
 
 
-def _offers(job: Job, budget: Budget, clock: Clock) -> list[tuple[Offer, tuple[str, ...]]]:
-    allowed = set(job.resources.providers) & set(budget.providers)
-    if "local" not in allowed:
-        raise RefusedError(
-            "no provider is left: this launcher rents on this machine only, and it is not allowed here.",
-            file=job.path, key="resources.providers", value=job.resources.providers, fix="Add local.",
-        )  # fmt: skip
-    from launcher.offers.local import local_offer
+def caps_of(plan: Plan) -> Caps:
+    """The caps that a plan was made under."""
+    from launcher.ledger import Caps
 
-    return [(local_offer(clock), ("nothing to release: this machine costs nothing",))]
+    return Caps(**{**plan.caps, **{name: Usd(plan.caps[name]) for name in CAPS}})
+
+
+def refused_outcome(run: Run, error: LauncherError) -> dict[str, object]:
+    """What a run that never began answers: nothing charged, nothing to release."""
+    return {
+        "run": run.run, "state": "refused", "exit": int(error.exit_code), "reason": error.problem, "artifacts": [],
+        "released": True, "usd": {"charged": str(ZERO), "reserved": str(ZERO)},
+    }  # fmt: skip

@@ -1,14 +1,41 @@
-"""The last act of every verb that watches a run: follow it, show its receipt, answer with its outcome."""
+"""What `run` and `tune` share: launch a planned job, follow its run, show its receipt, answer with its outcome."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from launcher.approval import Consent
     from launcher.cli.output import Output
     from launcher.clock import Clock
     from launcher.home import Home
+    from launcher.ledger import Ledger, Run
+    from launcher.workflow import Planned
+
+
+def launch(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Output) -> tuple[Ledger, Run]:
+    """Show the plan, get its YES, reserve and start; or find the run that this job has already."""
+    from launcher.cli.show_plan import show_plan
     from launcher.ledger import Ledger
+    from launcher.reaper import reap_quietly
+    from launcher.workflow import begin, secure, start
+
+    show_plan(planned, out)
+    ledger = Ledger.open(home, clock)
+    for freed in reap_quietly(home, ledger, clock):
+        out.say(f"Freed run {freed['run']}: {freed['why']}.")
+    if not planned.plan.is_free:
+        ledger.refuse_clock_skew()
+    live = ledger.live_run(planned.plan.run_key)
+    if live is not None:  # nothing is spent twice, so nothing is asked
+        begin(home, ledger, live, clock)
+        out.say(f"This job is running already: run {live.run}")
+        return ledger, live
+    planned, approval = secure(planned, consent, home, clock, out, lambda again: show_plan(again, out))
+    run, new = start(planned, home, ledger, clock, approval)
+    if not new:
+        out.say(f"This job is running already: run {run.run}")
+    return ledger, run
 
 
 def follow(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock,

@@ -65,6 +65,11 @@ class Output:
         else:
             self.say(text, style)
 
+    def ask(self, prompt: str) -> None:
+        """Show a prompt and stay on its line: with -q, too."""
+        sys.stdout.write(prompt)
+        sys.stdout.flush()
+
     def warn(self, text: str) -> None:
         """Tell a person something they should not miss, on stderr, in every mode."""
         complain(f"warning: {text}")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from launcher.cli import common_options, context
+from launcher.cli.plan_options import choice_options, wishes_of
 
 
 @click.command("plan")
 @click.argument("job", type=click.Path(path_type=Path))
+@choice_options
+@click.option("--all", "every", is_flag=True, help="Show every candidate that fits, not only the choices.")
 @common_options
-def command(job: Path) -> int:
+def command(job: Path, every: bool, **given: Any) -> int:
     """Choose where to run JOB and show what it takes; nothing is rented and nothing is spent."""
     from launcher.cli.show_plan import show_plan
     from launcher.clock import SystemClock
@@ -21,7 +25,7 @@ def command(job: Path) -> int:
     from launcher.workflow import plan_job
 
     ctx = context()
-    planned = plan_job(load_job(job), Home.find(ctx.home), SystemClock())
-    show_plan(planned, ctx.out)
-    ctx.out.result(planned.plan.as_json(planned.budget))
+    planned = plan_job(load_job(job), Home.find(ctx.home), SystemClock(), wishes_of(given))
+    show_plan(planned, ctx.out, every)
+    ctx.out.result(planned.plan.as_json())
     return 0

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from launcher.cli import common_options, context
+from launcher.cli.plan_options import choice_options, consent_of, consent_options, wishes_of
 
 
 @click.command("run")
 @click.argument("job", type=click.Path(path_type=Path))
+@choice_options
+@consent_options
 @click.option("--detach", is_flag=True, help="Start it and return at once; watch it with: launcher attach RUN.")
 @common_options
-def command(job: Path, detach: bool) -> int:
+def command(job: Path, detach: bool, **given: Any) -> int:
     """Plan JOB, confirm, execute; a second launch of the same live job finds the first."""
-    from launcher.cli.follow_run import follow
-    from launcher.cli.show_plan import show_plan
+    from launcher.cli.follow_run import follow, launch
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.job import load_job
-    from launcher.ledger import Ledger
-    from launcher.workflow import plan_job, start
+    from launcher.workflow import plan_job
 
     ctx, clock = context(), SystemClock()
-    home = Home.find(ctx.home)
-    planned = plan_job(load_job(job), home, clock)
-    ledger = Ledger.open(home, clock)
-    show_plan(planned, ctx.out)
-    run, new = start(planned, home, ledger, clock)
-    if not new:
-        ctx.out.say(f"This job is running already: run {run.run}")
+    home, wishes, consent = Home.find(ctx.home), wishes_of(given), consent_of(given)
+    planned = plan_job(load_job(job), home, clock, wishes)
+    ledger, run = launch(planned, consent, home, clock, ctx.out)
     if detach:
         ctx.out.say(f"run {run.run} started; watch it with: launcher attach {run.run}")
         ctx.out.result({"run": run.run, "state": str(run.state), "exit": 0})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from launcher.cli import common_options, context
+from launcher.cli.plan_options import choice_options, consent_of, consent_options, wishes_of
 
 
 @click.command("tune")
@@ -25,18 +27,18 @@ from launcher.cli import common_options, context
 @click.option("--cycle", type=click.IntRange(min=1), default=1, show_default=True, help="Which round this is.")
 @click.option("--gate/--no-gate", "strict", default=False, help="Stop (exit 7) when the gate says not to tune.")
 @click.option("--budget", help="A name in budgets.yaml.")
+@choice_options
+@consent_options
 @common_options
 def command(path: Path, general: Path | None, base: str | None, transcripts: Path | None, out: Path | None,  # noqa: PLR0917
             priority: str, group_by: str, settings: tuple[str, ...], cycle: int, strict: bool,
-            budget: str | None) -> int:  # fmt: skip
+            budget: str | None, **given: Any) -> int:  # fmt: skip
     """Import PATH, measure the base model, plan, fine-tune, measure again, and write a receipt."""
-    from launcher.cli.follow_run import follow
-    from launcher.cli.show_plan import show_plan
+    from launcher.cli.follow_run import follow, launch
     from launcher.clock import SystemClock
     from launcher.home import Home
-    from launcher.ledger import Ledger
     from launcher.tune import Wishes, measure_baseline, prepare_job
-    from launcher.workflow import plan_job, start
+    from launcher.workflow import plan_job
 
     ctx, clock = context(), SystemClock()
     home = Home.find(ctx.home)
@@ -45,12 +47,11 @@ def command(path: Path, general: Path | None, base: str | None, transcripts: Pat
         priority=tuple(name.strip() for name in priority.split(",") if name.strip()),
         settings=settings, cycle=cycle, strict_gate=strict, budget=budget,
     )  # fmt: skip
+    choosing, consent = wishes_of(given), consent_of(given)
     job = prepare_job(wishes, home, ctx.out)
-    planned = plan_job(job, home, clock)
+    planned = plan_job(job, home, clock, choosing)
     measure_baseline(planned, home, ctx.out, clock)
-    show_plan(planned, ctx.out)
-    ledger = Ledger.open(home, clock)
-    run, new = start(planned, home, ledger, clock)
-    if not new:
-        ctx.out.say(f"This job is running already: run {run.run}")
-    return follow(home, ledger, run.run, ctx.out, clock, extra={"choices": [planned.plan.choice.as_json()]})
+    choices = planned.plan.as_json()["choices"]
+    ledger, run = launch(planned, consent, home, clock, ctx.out)
+    extra = {"choices": [choice for choice in choices.values() if choice is not None]}
+    return follow(home, ledger, run.run, ctx.out, clock, extra=extra)

@@ -13,7 +13,7 @@ from launcher.offers.offer import Offer
 from launcher.prepare import Prepared
 
 if TYPE_CHECKING:
-    from launcher.ledger import Throughput  # type: ignore[attr-defined]
+    from launcher.ledger import Throughput
 
 
 class Weighed(NamedTuple):

@@ -49,10 +49,12 @@ class Accounts(Reservations):
             rows = db.execute(select(t.reservations).order_by(t.reservations.c.at)).mappings()
             return [reservation_of(row) for row in rows]
 
-    def charges(self) -> list[Charged]:
-        """Every charge, oldest first."""
+    def charges(self, run_id: str | None = None) -> list[Charged]:
+        """Every charge (of one run), oldest first."""
         columns = (t.charges.c.run, t.leases.c.provider, t.charges.c.at, t.charges.c.amount_usd, t.charges.c.source)
         query = select(*columns).join(t.leases, t.leases.c.lease == t.charges.c.lease).order_by(t.charges.c.at)
+        if run_id is not None:
+            query = query.where(t.charges.c.run == run_id)
         with self.reading() as db:
             return [Charged(run, who, at, Usd(text), source) for run, who, at, text, source in db.execute(query)]
 

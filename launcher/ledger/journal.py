@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from launcher.clock import Clock, SystemClock, iso, parse_iso
 from launcher.errors import BadInputError, StateError
@@ -60,11 +60,13 @@ class Ledger(Accounts, Batches):
 
     # -- runs ---------------------------------------------------------------------------------------------
 
-    def create_run(self, run_key: str, plan: dict[str, Any], digest: str, *, batch: str | None = None,
+    def create_run(self, run_key: str, plan: dict[str, Any], digest: str, *,
+                   approval: Mapping[str, Any] | None = None, batch: str | None = None,
                    item: int | None = None) -> tuple[Run, bool]:  # fmt: skip
         """A new run in state planned, or the live run that already has this key: (run, whether it is new).
 
-        `batch` and `item` say which job of which batch it is.
+        `approval` is {how, ceiling_usd, allowed, digest}, recorded with the run or not at all. `batch` and `item` say
+        which job of which batch it is.
         """
         now = self._now()
         try:
@@ -77,13 +79,13 @@ class Ledger(Accounts, Batches):
                 }  # fmt: skip
                 db.execute(insert(t.runs).values(values))
                 self._note(db, "run.planned", {"digest": digest}, run=run_id)
+                if approval is not None:
+                    self._approve(db, run_id, approval)
         except Conflict:
-            with self.reading() as db:
-                live = t.runs.c.state.not_in([str(s) for s in RUN_TERMINAL])
-                row = db.execute(select(t.runs).where(t.runs.c.run_key == run_key, live)).mappings().first()
-            if row is None:  # a run id met by chance: one in 16 million
-                return self.create_run(run_key, plan, digest, batch=batch, item=item)
-            return run_of(row), False
+            held = self.live_run(run_key)
+            if held is None:  # a run id met by chance: one in 16 million
+                return self.create_run(run_key, plan, digest, approval=approval, batch=batch, item=item)
+            return held, False
         return self.run(run_id), True
 
     def run(self, name: str) -> Run:
@@ -128,17 +130,31 @@ class Ledger(Accounts, Batches):
         with self.writing() as db:
             db.execute(update(t.runs).where(t.runs.c.run == run_id).values(outcome=outcome))
 
+    def live_run(self, run_key: str) -> Run | None:
+        """The run with this key that is not over, if there is one."""
+        live = t.runs.c.state.not_in([str(state) for state in RUN_TERMINAL])
+        with self.reading() as db:
+            row = db.execute(select(t.runs).where(t.runs.c.run_key == run_key, live)).mappings().first()
+        return None if row is None else run_of(row)
+
+    def approval(self, run_id: str) -> dict[str, Any] | None:
+        """Who approved a run, when, how, which ceiling and set: {at, who, how, ceiling_usd, allowed, digest}."""
+        with self.reading() as db:
+            row = db.execute(select(t.approvals).where(t.approvals.c.run == run_id)).mappings().first()
+        return None if row is None else dict(row)
+
     def approve(self, run_id: str, how: str, ceiling: Usd, allowed: dict[str, Any], digest: str) -> None:
         """Record who approved which ceiling and set, at which plan (idempotent)."""
         with self.writing() as db:
             if db.execute(select(t.approvals.c.run).where(t.approvals.c.run == run_id)).first() is None:
-                now = self._now()
-                values = {
-                    "run": run_id, "at": now, "who": owner(), "how": how, "ceiling_usd": text_of(ceiling),
-                    "allowed": allowed, "digest": digest,
-                }  # fmt: skip
-                db.execute(insert(t.approvals).values(values))
-                self._note(db, "approval", {"how": how, "ceiling_usd": text_of(ceiling)}, run=run_id)
+                given = {"how": how, "ceiling_usd": ceiling, "allowed": allowed, "digest": digest}
+                self._approve(db, run_id, given)
+
+    def _approve(self, db: Connection, run_id: str, given: Mapping[str, Any]) -> None:
+        ceiling = text_of(given["ceiling_usd"])
+        values = {**given, "run": run_id, "at": self._now(), "who": owner(), "ceiling_usd": ceiling}
+        db.execute(insert(t.approvals).values(values))
+        self._note(db, "approval", {"how": given["how"], "ceiling_usd": ceiling}, run=run_id)
 
     # -- leases -------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 """Ways to get a machine, behind one contract."""
 
-from launcher.providers.base import Intent, Listing, Machine, Presence, Provider
+from launcher.providers.base import Charge, Intent, Listing, Machine, Presence, Provider
 
-__all__ = ["Intent", "Listing", "Machine", "Presence", "Provider"]
+__all__ = ["Charge", "Intent", "Listing", "Machine", "Presence", "Provider"]

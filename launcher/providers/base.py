@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
 from enum import Enum
 from typing import Any, Protocol
 
 from launcher.hosts.base import Host
-from launcher.money import Usd
+from launcher.money import ZERO, Usd
 from launcher.offers.offer import Offer
+from launcher.providers.traits import Traits
 
 
 class Presence(Enum):
@@ -37,6 +40,7 @@ class Intent:
     offer: Offer
     max_usd_per_hour: Usd
     deadline: str
+    reserved_usd: Usd = ZERO
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,26 @@ class Listing:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Charge:
+    """Dollars, and by whose word: 'free', 'rate x time', 'invoice'."""
+
+    amount: Usd
+    source: str
+
+
+def by_rate(machine: Machine, since: datetime, until: datetime) -> Charge:
+    """Rate times time, begun microdollars charged in full."""
+    seconds = Decimal(str(max(0.0, (until - since).total_seconds())))
+    exact = Decimal(machine.usd_per_hour) * seconds / 3600
+    return Charge(Usd(exact.quantize(Decimal("0.000001"), rounding=ROUND_CEILING)), "rate x time")
+
+
 class Provider(Protocol):
     """One way to get a machine. Only `create` can start billing."""
 
     name: str
-    released_by: tuple[str, ...]  # who ends it when this machine dies now, in words
+    traits: Traits
 
     def offers(self) -> list[Offer]:
         """What can be rented now."""
@@ -71,6 +90,10 @@ class Provider(Protocol):
 
     def connect(self, machine: Machine) -> Host:
         """The machine as a host."""
+        ...
+
+    def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
+        """What a machine that is gone has cost from `since` to `until`: by its invoice, else by its own rate."""
         ...
 
     def destroy(self, machine: Machine) -> None:

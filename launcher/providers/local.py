@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from launcher.clock import Clock
 from launcher.hosts.local import LocalHost
 from launcher.money import ZERO
 from launcher.offers.offer import Offer
-from launcher.providers.base import Intent, Listing, Machine, Presence
+from launcher.providers.base import Charge, Intent, Listing, Machine, Presence
+from launcher.providers.traits import LOCAL
 from recipes.contract import write_json
 
 NAME = "lease.json"
@@ -21,7 +23,7 @@ class LocalProvider:
     """Leases are folders under the launcher's home; releasing one ends its processes and removes it."""
 
     name = "local"
-    released_by: tuple[str, ...] = ("nothing to release: this machine costs nothing",)
+    traits = LOCAL
 
     def __init__(self, boxes: Path, python: Path | Callable[[], Path], clock: Clock) -> None:
         self._boxes, self._python, self._clock = boxes, python, clock
@@ -55,6 +57,10 @@ class LocalProvider:
     def connect(self, machine: Machine) -> LocalHost:
         """The lease's folder as a host."""
         return LocalHost(self._boxes / machine.ref, self._python, self._clock)
+
+    def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
+        """Nothing, ever."""
+        return Charge(ZERO, "free: this machine is yours")
 
     def destroy(self, machine: Machine) -> None:
         """End the lease's processes (TERM, then KILL) and remove its folder."""

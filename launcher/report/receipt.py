@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.clock import parse_iso
 from launcher.errors import ExitCode
 from launcher.ledger import Ledger, Run
-from launcher.money import Usd
+from launcher.money import ZERO, Usd
 from launcher.plan import Plan
 from launcher.runner.steps import AFTER, BEFORE, TUNED
 from launcher.viewer.state import clock_words
@@ -19,15 +19,13 @@ from recipes.contract import COMPLETE, sha256_of
 if TYPE_CHECKING:
     from launcher.cli.output import Output
 
-FREE = "free: this machine is yours"
-
 
 def build_receipt(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: ExitCode, charged: Usd,
                   released: bool, scores: dict[str, Any], decision: dict[str, Any] | None,
                   gate: dict[str, Any] | None, leaderboards: list[str]) -> dict[str, Any]:  # fmt: skip
     """The receipt as JSON-ready fields; also what `launcher run --json` prints."""
     choice = plan.choice
-    leases = ledger.leases(run.run)
+    leases, reservation = ledger.leases(run.run), ledger.reservation(run.run)
     return {
         "run": run.run,
         "state": str(run.state),
@@ -40,9 +38,9 @@ def build_receipt(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: 
         "usd": {
             "expected_p50": str(choice.usd_p50),
             "ceiling": str(plan.ceiling_usd),
-            "reserved": str(plan.ceiling_usd),
+            "reserved": str(reservation.amount_usd if reservation else ZERO),
             "charged": str(charged),
-            "charged_source": FREE,
+            "charged_source": ", ".join(dict.fromkeys(each.source for each in ledger.charges(run.run))) or "no lease",
         },
         "seconds": seconds_by_state(ledger.events(run.run)),
         "artifacts": _artifacts(run_dir),

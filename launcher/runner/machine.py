@@ -15,7 +15,7 @@ from launcher.errors import ExitCode, LauncherError, LedgerError
 from launcher.home import Home
 from launcher.hosts.base import Host, StepStatus
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
-from launcher.money import ZERO
+from launcher.money import Usd
 from launcher.plan import Plan
 from launcher.providers.base import Intent, Machine, Presence, Provider
 from launcher.providers.release import release
@@ -136,9 +136,18 @@ class Runner:
                     RunState.FAILED, ExitCode.RECIPE_FAILED, f"{lease.provider} does not say what {lease.label} is"
                 )
             if machine is None:
-                offer = self._plan.choice.offer
-                machine = self._provider.create(Intent(lease.label, offer, lease.max_usd_per_hour, lease.deadline))
-            lease = self._ledger.move_lease(lease.lease, LeaseState.CREATED, machine={"ref": machine.ref})
+                intent = Intent(
+                    lease.label, self._plan.choice.offer, lease.max_usd_per_hour, lease.deadline, lease.reserved_usd
+                )
+                machine = self._provider.create(intent)
+            rate = {"ref": machine.ref, "usd_per_hour": str(machine.usd_per_hour)}
+            lease = self._ledger.move_lease(lease.lease, LeaseState.CREATED, machine=rate)
+        held = _machine(lease)
+        if held.usd_per_hour > lease.max_usd_per_hour:  # invariant 7: the provider's own word, at renting
+            words = f"{lease.provider} rents {lease.offer_id} at ${held.usd_per_hour}/h, not at the "
+            raise _Ending(
+                RunState.REFUSED, ExitCode.REFUSED, f"{words}${lease.max_usd_per_hour}/h approved; released at once"
+            )
         if lease.state is LeaseState.CREATED:
             lease = self._ledger.move_lease(lease.lease, LeaseState.ARMED, deadline=lease.deadline)
         return lease
@@ -151,7 +160,7 @@ class Runner:
         ends = self._clock.now() + timedelta(hours=self._plan.deadline_h)
         return self._ledger.intend_lease(
             self._run_id, provider=choice.offer.provider, account="here", offer_id=choice.offer.offer_id,
-            max_usd_per_hour=choice.offer.usd_per_hour, reserved=self._plan.ceiling_usd, deadline=iso(ends),
+            max_usd_per_hour=choice.ceiling.max_usd_per_hour, reserved=self._plan.ceiling_usd, deadline=iso(ends),
         )  # fmt: skip
 
     def _staged(self, lease: Lease, host: Host) -> Lease:
@@ -297,7 +306,9 @@ class Runner:
             released = release(self._ledger, lease, self._provider, self._clock)
             self._mirror.say("lease", lease=lease.lease, state=released.state.value, proof=released.proof or [])
             if released.state is LeaseState.RELEASED:
-                self._ledger.charge(released, ZERO, "free: this machine is yours")
+                until = parse_iso(released.updated_at)
+                charge = self._provider.charged(_machine(released), parse_iso(released.created_at), until)
+                self._ledger.charge(released, charge.amount, charge.source)
             done = done and released.state is LeaseState.RELEASED
         return done
 
@@ -353,7 +364,8 @@ def _in_words(error: Exception) -> str:
 
 def _machine(lease: Lease) -> Machine:
     held = lease.machine or {}
-    return Machine(str(held.get("ref", lease.label)), lease.label, lease.max_usd_per_hour)
+    rate = Usd(held["usd_per_hour"]) if "usd_per_hour" in held else lease.max_usd_per_hour
+    return Machine(str(held.get("ref", lease.label)), lease.label, rate)
 
 
 def _paths(plan: Plan) -> dict[str, str]:

@@ -337,7 +337,9 @@ def test_at_the_deadline_the_model_there_is_comes_home(fast: FastGround, launche
     (fast.folder / "budgets.yaml").write_text(f"default: short\nbudgets: {{short: {{{caps}, max_hours: 700}}}}\n")
     home = Home(launcher.home)
     planned = plan_job(load_job(job), home, SystemClock())
-    plan = planned.plan.model_copy(update={"deadline_h": 3 / 3600})  # the estimate would refuse so short a budget
+    choice = planned.plan.choice  # the estimate would refuse so short a budget
+    ends_soon = choice.model_copy(update={"ceiling": choice.ceiling.model_copy(update={"run_s": 3.0})})
+    plan = planned.plan.model_copy(update={"candidates": (ends_soon,), "chosen": 0})
     ledger = Ledger.open(home)
     run, _ = ledger.create_run(plan.run_key, plan.model_dump(mode="json"), plan.digest)
     code, outcome, err = launcher("resume", run.run)
