@@ -49,6 +49,14 @@ class Caps:
         local = now.astimezone(self.zone).date().replace(day=1)
         return Period(self._begins(local), self._begins((local + timedelta(days=31)).replace(day=1)))
 
+    def untouched(self, now: datetime) -> list[Standing]:
+        """How the caps stand while nothing was reserved or charged."""
+        return [
+            Standing(PER_RUN, self.per_run_usd, ZERO, ZERO),
+            Standing(PER_DAY, self.per_day_usd, ZERO, ZERO, self.day(now)),
+            Standing(PER_MONTH, self.per_month_usd, ZERO, ZERO, self.month(now)),
+        ]
+
     def _begins(self, day: date) -> datetime:
         # fold=0: the first of two midnights; a midnight that the clocks skip is the moment they jump.
         return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
