@@ -57,9 +57,7 @@ class Budget(BaseModel):
     max_hours: Annotated[
         float, Field(gt=0, le=720, allow_inf_nan=False, description="longest a run may take, hours")
     ] = 12.0
-    concurrent_runs: Annotated[
-        int, Field(ge=1, le=1000, description="runs that cost money at the same time")
-    ] = 1
+    concurrent_runs: Annotated[int, Field(ge=1, le=1000, description="runs that cost money at the same time")] = 1
     providers: tuple[ProviderName, ...] = Field(
         PROVIDERS, description="who may be used: local, vast, runpod, brev, a cloud of SkyPilot's such as lambda, or "
         "skypilot for all of those",

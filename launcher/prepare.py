@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,13 @@ class Prepared:
     validation_hours: float
     general_rows: int
     general_hours: float
+    general_train_rows: int
+    general_train_hours: float
     longest_s: float
+    lengths_s: tuple[float, ...]  # of the clips to learn from, replayed ones included: every 20th part, ascending
+    longest_text: int  # characters, of the same clips
+    characters: int  # of all texts of the same clips
+    audio_gb: float  # of the files that all four manifests name, 10^9 bytes
     grouped_by: str | None
     has_terms: bool
     warnings: tuple[str, ...]
@@ -49,7 +56,7 @@ class Prepared:
 
     def facts(self) -> dict[str, Any]:
         """JSON-ready, for the plan."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        return {**asdict(self), "warnings": list(self.warnings), "lengths_s": list(self.lengths_s)}
 
 
 def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepared:
@@ -80,6 +87,9 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
         warnings.append("no general set: what tuning forgets will not be measured (data.general)")
     train_rows, validation_rows = read_manifest(train), read_manifest(validation)
     general_rows = read_manifest(general_validation) if general_validation else []
+    general_train_rows = read_manifest(general_train) if general_train else []
+    learnt = [*train_rows, *general_train_rows]
+    texts = [len(str(row.get("text", ""))) for row in learnt]
     made = {"train": train, "validation": validation}
     if general_train and general_validation:
         made |= {"general_train": general_train, "general_validation": general_validation}
@@ -95,6 +105,12 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
         validation_hours=_hours(validation_rows),
         general_rows=len(general_rows),
         general_hours=_hours(general_rows) if general_rows else 0.0,
+        general_train_rows=len(general_train_rows),
+        general_train_hours=_hours(general_train_rows) if general_train_rows else 0.0,
+        lengths_s=_lengths(learnt),
+        longest_text=max(texts, default=0),
+        characters=sum(texts),
+        audio_gb=sum(_audio_bytes(path) for path in made.values()) / 1e9,
         longest_s=max((float(row["duration"]) for row in every), default=0.0),
         grouped_by=group,
         has_terms=any(row.get("term") for row in validation_rows),
@@ -118,11 +134,26 @@ def _group_field(data: JobData) -> str | None:
 def _load(folder: Path) -> Prepared | None:
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        held = Prepared(**{**facts, "warnings": tuple(facts["warnings"])})
+        held = Prepared(**{**facts, **{name: tuple(facts[name]) for name in ("warnings", "lengths_s")}})
         whole = all(sha256_of(path) == held.digests[name] for name, path in held.manifests().items())
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return held if whole else None
+
+
+def _lengths(rows: list[dict[str, Any]]) -> tuple[float, ...]:
+    """The shortest duration, the longest, and 19 between them at equal parts of the rows: what padding depends on."""
+    durations = sorted(float(row["duration"]) for row in rows)
+    return tuple(durations[round(part / 20 * (len(durations) - 1))] for part in range(21))
+
+
+def _audio_bytes(manifest: Path) -> int:
+    """Bytes of the audio files of a manifest; a file that is missing now is said to be so at staging."""
+    total = 0
+    for row in read_manifest(manifest):
+        with suppress(OSError):
+            total += (manifest.parent / Path(str(row["audio_filepath"])).expanduser()).stat().st_size
+    return total
 
 
 def _hours(rows: list[dict[str, Any]]) -> float:

@@ -51,13 +51,13 @@ class Plan:
 
 
 def make_plan(
-    spec: FinetuneSpec, *, epoch_rows: int, train_hours: float, auto_batch_size: int, precision: str
+    spec: FinetuneSpec, *, epoch_rows: int, train_hours: float, batch_size: int, accumulate: int, precision: str
 ) -> Plan:
-    """The numbers of a run of `epoch_rows` rows an epoch (replayed ones included) and `train_hours` of audio."""
-    batch = auto_batch_size if spec.batch_size == "auto" else spec.batch_size
-    if spec.batch_size == "auto":
-        batch = min(batch, max(1, epoch_rows // spec.accumulate_grad_batches))
-    rows_per_step = batch * spec.accumulate_grad_batches
+    """The numbers of a run of `epoch_rows` rows an epoch (replayed ones included) and `train_hours` of audio.
+
+    `batch_size` and `accumulate` are as `fitting.fit` resolved them for this machine.
+    """
+    rows_per_step = batch_size * accumulate
     steps = spec.max_steps if spec.max_steps != "auto" else math.ceil(spec.max_epochs * epoch_rows / rows_per_step)
     rate = spec.learning_rate
     if rate == "auto":
@@ -70,8 +70,8 @@ def make_plan(
     checkpoint = validation if spec.checkpoint_interval_steps == "auto" else spec.checkpoint_interval_steps
     return Plan(
         total_steps=steps,
-        batch_size=batch,
-        accumulate=spec.accumulate_grad_batches,
+        batch_size=batch_size,
+        accumulate=accumulate,
         learning_rate=rate,
         warmup_steps=warmup,
         validation_interval_steps=validation,

@@ -24,6 +24,7 @@ from recipes.contract import (
 )
 from recipes.finetune import data
 from recipes.finetune.checkpoints import Checkpoints
+from recipes.finetune.fitting import Fitting, Load, Machine, fit
 from recipes.finetune.plan import Plan, make_plan, plan_warnings
 from recipes.finetune.publish import optimizer_config, publish, write_config
 from recipes.finetune.rules import Stops, wer
@@ -35,8 +36,9 @@ from recipes.finetune.training import Clock, Training
 from recipes.models.decoding import set_greedy_graphs
 from recipes.models.losses import use_cpu_loss
 from recipes.models.opening import ModelFacts, facts_of, open_model, scratch_in
-from recipes.models.precision import auto_batch_size, choose_precision
+from recipes.models.precision import choose_precision, gpu_memory_gb
 from recipes.models.quiet import cpu_threads
+from recipes.models.shape import shape_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Run:
     stop: StopRequest
     sets: data.Sets
     identity: str
+    fitting: Fitting
 
     @property
     def work(self) -> Path:
@@ -68,10 +71,16 @@ def finetune(spec: FinetuneSpec, out: Path, sets: data.Sets) -> tuple[RecipeExit
     a finished one is left as it is. Raises RecipeFailure for every ending without a usable model.
     """
     events, clock, stop = EventLog(out), Clock(), StopRequest(out)
-    run = Run(spec, out, events, clock, stop, sets, _identity(spec, sets))
+    fitting = _fitting(spec, sets)
+    spec = spec.model_copy(update={"method": fitting.method})
+    run = Run(spec, out, events, clock, stop, sets, _identity(spec, sets, fitting), fitting)
     finished = _finished(run)
     if finished:
         return RecipeExit.DONE, finished
+    for line in fitting.words:
+        events.emit("note", message=line)
+    if not fitting.fits and fitting.why_not:
+        run.warn(f"it may not fit: {fitting.why_not}")
     for name in (COMPLETE, RESULT):
         (out / name).unlink(missing_ok=True)
     scratch_in(run.work / "scratch")
@@ -91,10 +100,27 @@ def finetune(spec: FinetuneSpec, out: Path, sets: data.Sets) -> tuple[RecipeExit
     return publish(run, training, facts, general_before, reason)
 
 
-def _identity(spec: FinetuneSpec, sets: data.Sets) -> str:
-    """A hash of all that decides what is learned; two runs with the same one may share checkpoints."""
+def _fitting(spec: FinetuneSpec, sets: data.Sets) -> Fitting:
+    """What `auto` becomes on this machine's GPU; a CPU's memory is not asked about, training backs off there."""
+    memory_gb = gpu_memory_gb()
+    shape, pool = shape_of(spec.base), sets.pool
+    load = Load(
+        epoch_rows=len(sets.train) + _replayed(spec, sets),
+        longest_s=max(row.duration_s for row in pool),
+        longest_tokens=shape.tokens(max(len(row.text) for row in pool)),
+    )
+    half = choose_precision(spec.precision)[0] != "32"
+    return fit(shape, spec, load, Machine(memory_gb, half=half, on_gpu=memory_gb is not None))
+
+
+def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting) -> str:
+    """A hash of all that decides what is learned; two runs with the same one may share checkpoints.
+
+    Of batch and accumulation only the rows a step count: another machine may split them otherwise.
+    """
     ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder"}
-    settings = spec.model_dump(exclude=ignored)
+    settings = spec.model_dump(exclude={*ignored, "batch_size", "accumulate_grad_batches"})
+    settings["rows_per_step"] = fitting.batch_size * fitting.accumulate
     base = sha256_of(Path(spec.base)) if spec.base_is_path and Path(spec.base).is_file() else spec.base
     parts = [
         settings,
@@ -165,12 +191,13 @@ def _plan(run: Run, stream: Stream) -> Plan:
         spec,
         epoch_rows=stream.epoch_rows,
         train_hours=data.stats(run.sets.train).hours,
-        auto_batch_size=auto_batch_size(),
+        batch_size=run.fitting.batch_size,
+        accumulate=run.fitting.accumulate,
         precision=precision,
     )
     if warning:
         run.warn(warning)
-        if spec.precision == "bf16-mixed" and torch.cuda.is_available():
+        if spec.precision == "bf16-mixed" and torch.cuda.is_available() and spec.batch_size != "auto":
             plan = plan.smaller() or plan
     for line in plan_warnings(spec, plan):
         run.warn(line)

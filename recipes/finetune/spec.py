@@ -28,10 +28,10 @@ class FinetuneSpec(BaseModel):
         min_length=1,
         description="The model to start from: a path ending in .nemo, or a pretrained name.",
     )
-    method: Literal["full", "frozen_encoder"] = Field(
+    method: Literal["full", "frozen_encoder", "auto"] = Field(
         default="full",
         description="full: every weight learns. frozen_encoder: only the decoder and joint do, which needs "
-        "4 bytes a frozen parameter instead of 16 and forgets less.",
+        "4 bytes a frozen parameter instead of 16 and forgets less. auto: full where it fits, else frozen_encoder.",
     )
     train_manifest: str = Field(min_length=1, description="NeMo manifest of the recordings to learn.")
     validation_manifest: str = Field(
@@ -57,8 +57,8 @@ class FinetuneSpec(BaseModel):
     )
     batch_size: PositiveInt | Auto = Field(
         default="auto",
-        description="Rows a forward pass; auto: by GPU memory (4 below 24 GB, 8 below 44, 16 below 75, else 32; "
-        "8 on CPU).",
+        description="Rows a forward pass; auto: 8 (16 from 512 rows an epoch, 32 from 1024) or, where they do not "
+        "fit in memory, a part of them, the rest accumulated: a step is the same rows on every machine.",
     )
     accumulate_grad_batches: int = Field(
         default=1, ge=1, le=10_000, strict=True, description="Forward passes that make one optimizer step."

@@ -83,7 +83,10 @@ class Training:
         state = torch.load(checkpoint.state, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.carried = state
-        self.plan = replace(Plan(**state["plan"]), precision=self.plan.precision)
+        held = replace(Plan(**state["plan"]), precision=self.plan.precision)
+        if self.plan.batch_size < held.batch_size and self.plan.rows_per_step == held.rows_per_step:
+            held = replace(held, batch_size=self.plan.batch_size, accumulate=self.plan.accumulate)  # less memory here
+        self.plan = held
         self.step = checkpoint.step
         self.stops.load(state["stops"], every=self.plan.validation_interval_steps)
         self._interval_losses = list(state["interval_losses"])

@@ -48,9 +48,6 @@ def is_unsupported_precision(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and lacking
 
 
-def auto_batch_size() -> int:
-    """Rows a forward pass by the GPU's memory (GiB): 4 below 24, 8 below 44, 16 below 75, else 32; 8 on CPU."""
-    if not torch.cuda.is_available():
-        return 8
-    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
-    return next((size for limit, size in ((23, 4), (44, 8), (75, 16)) if gib < limit), 32)
+def gpu_memory_gb() -> float | None:
+    """GB (10^9 bytes) of the GPU that are free now; None without a GPU."""
+    return torch.cuda.mem_get_info()[0] / 1e9 if torch.cuda.is_available() else None

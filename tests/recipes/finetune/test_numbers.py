@@ -31,7 +31,11 @@ def spec(**settings: object) -> FinetuneSpec:
 
 
 def plan_of(given_spec: FinetuneSpec, rows: int = 100, hours: float = 1.0, batch: int = 8):  # type: ignore[no-untyped-def]
-    return make_plan(given_spec, epoch_rows=rows, train_hours=hours, auto_batch_size=batch, precision="32")
+    size = batch if given_spec.batch_size == "auto" else given_spec.batch_size
+    accumulate = given_spec.accumulate_grad_batches
+    return make_plan(
+        given_spec, epoch_rows=rows, train_hours=hours, batch_size=size, accumulate=accumulate, precision="32"
+    )
 
 
 # --- settings ---------------------------------------------------------------------------------------------

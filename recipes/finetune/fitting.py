@@ -1,0 +1,126 @@
+"""What `auto` means on one machine: the method and the batch that its memory holds, and why. Needs no torch.
+
+The launcher judges every offer by this and writes what it chose into the spec; a recipe that is started with
+`auto` asks it about its own GPU. The rows that make a step never depend on the machine: where a batch does not
+fit, smaller ones are accumulated, so that what is learned does not depend on which machine was cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from recipes.finetune.spec import FinetuneSpec
+from recipes.models.memory import Method, training_need
+from recipes.models.shape import Shape
+
+FEWEST_ROWS, MOST_ROWS = 8, 32  # a step, when auto decides
+STEPS_AN_EPOCH = 32  # that auto wants at least: a small set in large batches learns little
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the data asks of memory: rows an epoch (replayed ones included), the longest clip and its tokens."""
+
+    epoch_rows: int
+    longest_s: float
+    longest_tokens: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One GPU, or the host's memory where there is none. GB are 10^9 bytes; None: not known, anything fits."""
+
+    memory_gb: float | None
+    half: bool
+    on_gpu: bool
+
+    @property
+    def words(self) -> str:
+        """Such as: 24.0 GB of GPU memory."""
+        return f"{self.memory_gb or 0:.1f} GB of {'GPU memory' if self.on_gpu else 'memory'}"
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Method and batch as resolved. `words`: what auto chose and why. `why_not`: empty when it fits."""
+
+    method: Method
+    batch_size: int
+    accumulate: int
+    needs_gb: float
+    words: tuple[str, ...] = ()
+    why_not: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the machine's memory holds it."""
+        return not self.why_not
+
+
+def wanted_rows(epoch_rows: int) -> int:
+    """Rows a forward pass that auto wants: a power of two that leaves an epoch some steps, never above it."""
+    size = FEWEST_ROWS
+    while size < MOST_ROWS and epoch_rows >= 2 * size * STEPS_AN_EPOCH:
+        size *= 2
+    return max(1, min(size, epoch_rows))
+
+
+def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitting:
+    """The first that fits of: full before frozen_encoder where method is auto, larger batches before smaller."""
+    methods: tuple[Method, ...] = ("full", "frozen_encoder") if spec.method == "auto" else (spec.method,)
+    first = wanted_rows(load.epoch_rows // spec.accumulate_grad_batches)
+    wanted = first if spec.batch_size == "auto" else spec.batch_size
+    missed: list[str] = []
+    for method in methods:
+        larger: tuple[int, float] | None = None
+        for batch in _sizes(wanted, auto=spec.batch_size == "auto"):
+            needs_gb = _needs(shape, spec, load, machine, method, batch)
+            if machine.memory_gb is None or needs_gb <= machine.memory_gb:
+                accumulate = spec.accumulate_grad_batches * (wanted // batch)
+                found = Fitting(method, batch, accumulate, needs_gb)
+                return replace(found, words=_words(spec, machine, found, larger, missed))
+            larger = (batch, needs_gb)
+        batch, needs_gb = larger or (wanted, 0.0)
+        missed.append(f"{method} needs {needs_gb:.1f} GB at batch {batch}")
+    hint = ""
+    if spec.batch_size != "auto" and wanted > 1:
+        smallest = _needs(shape, spec, load, machine, methods[-1], 1)
+        hint = f" ({smallest:.1f} GB at batch 1: batch_size: auto)"
+    accumulate = spec.accumulate_grad_batches * (wanted // batch)
+    return Fitting(methods[-1], batch, accumulate, needs_gb, (), f"{', '.join(missed)} of {machine.words}{hint}")
+
+
+def _sizes(wanted: int, *, auto: bool) -> list[int]:
+    """The wanted batch and its halves, each a divisor, so that the rows of a step stay the same."""
+    sizes = [wanted]
+    while auto and sizes[-1] > 1:
+        half = next(size for size in range(sizes[-1] // 2, 0, -1) if wanted % size == 0)
+        sizes.append(half)
+    return sizes
+
+
+def _needs(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, method: Method, batch: int) -> float:
+    return training_need(
+        shape, method, batch, longest_s=load.longest_s, longest_tokens=load.longest_tokens,
+        half=machine.half, on_gpu=machine.on_gpu, fused_batch_size=spec.fused_batch_size,
+    ).total  # fmt: skip
+
+
+def _words(
+    spec: FinetuneSpec, machine: Machine, found: Fitting, larger: tuple[int, float] | None, missed: list[str]
+) -> tuple[str, ...]:
+    words = []
+    if spec.method == "auto":
+        because = f"{missed[-1]} of {machine.words}" if missed else "it fits"
+        words.append(f"method {found.method}: {because}")
+    if spec.batch_size == "auto":
+        passes = f" x {found.accumulate} accumulated" if found.accumulate > 1 else ""
+        because = (
+            f"{larger[0]} would need {larger[1]:.1f} GB of {machine.words}"
+            if larger
+            else f"needs {found.needs_gb:.1f} GB of {machine.words}"
+            if machine.memory_gb is not None
+            else "it fits"
+        )
+        words.append(f"batch {found.batch_size}{passes}: {because}")
+    return tuple(words)

@@ -1,0 +1,77 @@
+"""How much memory training takes at its peak: sums of what is kept, figure by figure. Needs no torch.
+
+bench/vram.py measures the same on the real architecture and says how far off this is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recipes.constants import figure
+from recipes.models.shape import Shape
+
+Method = Literal["full", "frozen_encoder"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Peak memory in GB (10^9 bytes) by what holds it; `total` has the safety margin in it."""
+
+    fixed: float  # CUDA context, or the process on a CPU
+    static: float  # weights, gradients, moments, half-precision copies
+    encoder: float  # activations kept for backward
+    joint: float  # logits, their gradients, the joint's hidden layer
+    stepping: float  # weights, gradients, moments and what the optimizer's step holds, without activations
+
+    @property
+    def total(self) -> float:
+        """The peak, with the margin: activations and the optimizer's step never stand at the same time."""
+        peak = self.fixed + max(self.static + self.encoder + self.joint, self.stepping)
+        return peak * (1 + figure("memory.margin_share"))
+
+
+def training_need(
+    shape: Shape, method: Method, batch: int, *, longest_s: float, longest_tokens: float, half: bool, on_gpu: bool,
+    fused_batch_size: int | None = None,
+) -> Need:  # fmt: skip
+    """The peak of a training step on the longest clip with the longest text, `batch` of them at once.
+
+    `half` is mixed precision (bf16 or fp16), else float32. `fused_batch_size` overrides the base's own.
+    """
+    trained = shape.parameters if method == "full" else shape.head_parameters
+    frozen = shape.parameters - trained
+    kept = trained * figure("memory.adamw_bytes_per_parameter") + frozen * figure("memory.frozen_bytes_per_parameter")
+    copies = trained * figure("memory.half_copy_bytes_per_parameter") if half else 0.0
+    step = trained * figure("memory.optimizer_step_bytes_per_parameter") if on_gpu else 0.0
+    frames = longest_s * shape.frames_per_s
+    kind = "half" if half else "full"
+    a_layer = frames * shape.width * figure(f"memory.layer_{kind}_bytes_per_frame_width")
+    a_layer += frames**2 * shape.heads * figure(f"memory.layer_{kind}_bytes_per_frame_pair_head")
+    subsampling = frames * figure(f"memory.subsampling_{kind}_bytes_per_frame")
+    layers = shape.layers if method == "full" else 1  # a frozen one keeps nothing: one layer at a time is in flight
+    encoder = batch * (subsampling + layers * a_layer)
+    return Need(
+        fixed=figure("memory.cuda_context_gb") if on_gpu else figure("memory.process_gb"),
+        static=(kept + copies) / 1e9,
+        encoder=encoder / 1e9,
+        joint=_joint(shape, batch, frames, longest_tokens + 1, kind, on_gpu, fused_batch_size) / 1e9,
+        stepping=(kept + step) / 1e9,
+    )
+
+
+def _joint(
+    shape: Shape, batch: int, frames: float, tokens: float, kind: str, on_gpu: bool, fused: int | None
+) -> float:
+    """Bytes of the loss: a transducer's grow with frames x tokens x vocabulary."""
+    outputs = shape.vocabulary + shape.extra
+    ctc = batch * frames * outputs * figure("memory.ctc_bytes") if shape.kind in ("ctc", "hybrid") else 0.0
+    if shape.kind == "ctc":
+        return ctc
+    cells = frames * tokens
+    hidden = batch * cells * shape.joint_hidden * figure(f"memory.joint_hidden_{kind}_bytes")
+    if not on_gpu and shape.kind != "rnnt":
+        return ctc + hidden + batch * cells * outputs * figure("memory.joint_cpu_bytes")
+    passing = min(batch, fused or shape.fused_batch_size or batch)
+    logits = batch * figure("memory.joint_gradient_bytes") + passing * figure("memory.joint_passing_bytes")
+    return ctc + hidden + cells * outputs * logits

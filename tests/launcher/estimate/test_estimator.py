@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from estimate_jobs import BIG, OFFER, V2, V3, cpu_offer, estimate, job_of, offer_of, prepared_of, tiny_base
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from launcher.errors import BadInputError
+from launcher.estimate import Estimator, expected_usd
+from launcher.estimate.judgement import PHASES
+from launcher.estimate.speed import rates_of
+from launcher.money import Usd
+from launcher.offers import canonical
+from recipes.evaluate.spec import EvaluateSpec
+
+
+def test_an_estimate_says_every_phase_and_they_sum_to_its_p50() -> None:
+    made = estimate(job_of(), prepared_of(), OFFER)
+    assert set(made.phases) == set(PHASES)
+    assert all(made.phases[name] > 0 for name in PHASES)
+    assert sum(made.phases.values()) == pytest.approx(made.seconds_p50, abs=1)
+    assert made.seconds_p90 > made.seconds_p50
+    assert made.source == "arithmetic"
+    assert set(made.sources) == {"speed", "gpu", "memory", "base", "bandwidth"}
+
+
+def test_a_laptop_without_a_gpu_needs_tens_of_hours_for_a_real_model() -> None:
+    made = estimate(job_of(method="full", max_epochs=10), prepared_of(hours=1.0), cpu_offer())
+    assert made.seconds_p50 > 20 * 3600
+
+
+def test_a_tiny_model_takes_minutes_on_a_cpu(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "tiny.nemo", width=64, layers=2)
+    made = estimate(job_of(base=str(base), max_steps=240, batch_size=16), prepared_of(0.1, clip_s=3), cpu_offer())
+    assert 280_000 < made.parameters < 320_000
+    assert 45 < made.seconds_p50 < 600
+    assert made.needs_gb < 3
+
+
+def test_a_gpu_that_is_too_small_does_not_fit_and_says_why_with_numbers() -> None:
+    made = estimate(job_of(base=BIG, batch_size=2), prepared_of(clip_s=19), offer_of("RTX 4090", 24))
+    assert not made.fits
+    assert "full needs 2" in made.why_not
+    assert "24.0 GB of GPU memory" in made.why_not
+
+
+def test_what_auto_became_goes_into_the_spec_that_is_sent() -> None:
+    job = job_of(method="auto")
+    made = estimate(job, prepared_of(), offer_of("RTX 3060", 12))
+    sent = made.resolved(job.spec.model_dump())
+    assert sent["method"] == "frozen_encoder"
+    assert sent["batch_size"] == made.batch_size
+    assert sent["accumulate_grad_batches"] == made.accumulate_grad_batches
+    again = estimate(job_of(**{k: sent[k] for k in ("method", "batch_size", "accumulate_grad_batches")}),
+                     prepared_of(), offer_of("RTX 3060", 12))  # fmt: skip
+    assert (again.steps, again.needs_gb, again.fits) == (made.steps, made.needs_gb, True)
+
+
+def test_a_gpu_without_bf16_is_judged_in_float32() -> None:
+    made = estimate(job_of(), prepared_of(), offer_of("T4", 16))
+    assert made.precision == "32"
+    assert estimate(job_of(), prepared_of(), offer_of("L4", 24)).precision == "bf16-mixed"
+
+
+def test_more_gpus_than_training_uses_are_said_and_make_it_no_faster() -> None:
+    one, eight = (estimate(job_of(), prepared_of(), offer_of("A100 80GB", 80, count=n)) for n in (1, 8))
+    assert eight.seconds_p50 == one.seconds_p50
+    assert "uses 1 of 8 GPUs" in eight.choices[-1]
+
+
+def test_a_larger_vocabulary_trains_slower() -> None:
+    v2, v3 = (estimate(job_of(base=base, batch_size=8), prepared_of(), OFFER) for base in (V2, V3))
+    assert v3.audio_s_per_s < v2.audio_s_per_s
+
+
+def test_an_evaluation_trains_nothing() -> None:
+    job = replace(job_of(), recipe="evaluate", spec=EvaluateSpec(model=V2, manifest="m"))
+    made = estimate(job, prepared_of(), OFFER)
+    assert made.fits
+    assert (made.steps, made.method, made.phases["train"], made.phases["evaluate"]) == (0, "", 0.0, 0.0)
+    assert made.phases["baseline"] > 0
+    assert made.resolved({"batch_size": 16}) == {"batch_size": 16}
+
+
+def test_the_users_own_line_is_believed_and_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = estimate(job_of(), prepared_of(), OFFER).phases["upload"]
+    monkeypatch.setenv("LAUNCHER_UPLINK_MBPS", "200")
+    assert estimate(job_of(), prepared_of(), OFFER).phases["upload"] == pytest.approx(slow / 10, rel=0.01)
+    for wrong in ("fast", "-1", "0", "nan", "inf"):
+        monkeypatch.setenv("LAUNCHER_UPLINK_MBPS", wrong)
+        with pytest.raises(BadInputError, match="LAUNCHER_UPLINK_MBPS"):
+            estimate(job_of(), prepared_of(), OFFER)
+
+
+def test_thirty_thousand_offers_are_weighed_in_the_time_of_a_few_hundred_estimates() -> None:
+    gpus = [("RTX 4090", 24), ("RTX 3090", 24), ("A100 80GB", 80), ("L40S", 48), ("RTX A6000", 48), ("T4", 16)]
+    offers = [
+        offer_of(
+            *gpus[n % 6], offer_id=str(n), usd_per_hour=Usd(f"0.{300 + n % 500}"), reliability=0.9 + n % 10 / 100,
+            inet_down_mbps=50 + 7 * n % 900, inet_up_mbps=50 + 3 * n % 900,
+        )
+        for n in range(30_000)
+    ]  # fmt: skip
+    estimator = Estimator(job_of(method="auto"), prepared_of())
+    weighed = [estimator.weigh(offer) for offer in offers]
+    assert len(weighed) == len(offers)
+    assert len({id(found.estimate) for found in weighed}) < 3000, "offers that are alike share one estimate"
+
+
+@given(st.floats(0.1, 300), st.floats(0, 300), st.sampled_from(["auto", "full", "frozen_encoder"]))
+def test_more_audio_never_costs_less(hours: float, more: float, method: str) -> None:
+    job = job_of(method=method, batch_size=8)
+    less, greater = (expected_usd(OFFER, estimate(job, prepared_of(h), OFFER)) for h in (hours, hours + more))
+    slack = Usd("0.001")  # an epoch ends on whole steps
+    assert less[0] <= greater[0] + slack
+    assert less[1] <= greater[1] + slack
+
+
+gpus = st.sampled_from(["RTX 3090", "RTX 4090", "L4", "L40S", "A100 40GB", "A100 80GB", "H100 SXM", "RTX A6000"])
+
+
+@given(gpus, gpus, st.floats(0.2, 200))
+def test_a_faster_gpu_at_the_same_price_is_never_dearer(one: str, other: str, hours: float) -> None:
+    a, b = canonical(one), canonical(other)
+    assert a
+    assert b
+    rates = [rates_of(gpu.name, gpu.vram_gb, on_gpu=True) for gpu in (a, b)]
+    assume(rates[0].flops <= rates[1].flops and rates[0].bytes_per_s <= rates[1].bytes_per_s)
+    job, data = job_of(method="full", batch_size=4), prepared_of(hours)
+    slower, faster = (offer_of(gpu.name, 48) for gpu in (a, b))
+    assert expected_usd(faster, estimate(job, data, faster)) <= expected_usd(slower, estimate(job, data, slower))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipes.finetune.fitting import Fitting, Load, Machine, fit, wanted_rows
+from recipes.finetune.spec import FinetuneSpec
+from recipes.models.shape import shape_of
+
+V2 = "nvidia/parakeet-tdt-0.6b-v2"
+LOAD = Load(epoch_rows=5000, longest_s=20.0, longest_tokens=100)
+
+
+def fitted(gb: float | None, load: Load = LOAD, base: str = V2, **settings: object) -> Fitting:
+    given_spec = FinetuneSpec.model_validate(
+        {"train_manifest": "t", "validation_manifest": "v", "method": "auto", **settings}
+    )
+    return fit(shape_of(base), given_spec, load, Machine(gb, half=True, on_gpu=True))
+
+
+@pytest.mark.parametrize(
+    ("gb", "method", "batch", "accumulate"),
+    [(80, "full", 32, 1), (24, "full", 8, 4), (16, "full", 2, 16), (12, "frozen_encoder", 16, 2)],
+)
+def test_auto_takes_full_where_it_fits_and_the_largest_batch_that_does(
+    gb: float, method: str, batch: int, accumulate: int
+) -> None:
+    found = fitted(gb)
+    assert (found.method, found.batch_size, found.accumulate, found.fits) == (method, batch, accumulate, True)
+    assert found.needs_gb <= gb
+
+
+def test_auto_says_in_words_what_it_chose_and_why() -> None:
+    words = fitted(12).words
+    assert words[0].startswith("method frozen_encoder: full needs ")
+    assert "GB at batch 1 of 12.0 GB of GPU memory" in words[0]
+    assert words[1].startswith("batch 16 x 2 accumulated: 32 would need ")
+    assert fitted(12, method="frozen_encoder", batch_size=4).words == (), "nothing was left to choose"
+
+
+def test_a_gpu_that_is_too_small_for_anything_is_refused_with_numbers() -> None:
+    found = fitted(3)
+    assert not found.fits
+    assert "full needs" in found.why_not
+    assert "frozen_encoder needs" in found.why_not
+    assert "3.0 GB of GPU memory" in found.why_not
+
+
+def test_a_batch_that_was_asked_for_is_never_made_smaller_without_asking() -> None:
+    found = fitted(24, method="full", batch_size=32)
+    assert not found.fits
+    assert "full needs 46" in found.why_not or "full needs 4" in found.why_not
+    assert "batch_size: auto" in found.why_not
+
+
+@given(st.floats(1, 200), st.integers(1, 10**6), st.integers(1, 7), st.sampled_from(["auto", 1, 6, 24]))
+def test_the_rows_of_a_step_never_depend_on_the_machine(
+    gb: float, rows: int, accumulate: int, batch: int | str
+) -> None:
+    load = Load(rows, 20.0, 100)
+    settings = {"accumulate_grad_batches": accumulate, "batch_size": batch}
+    here, anywhere = fitted(gb, load, **settings), fitted(None, load, **settings)
+    assert here.batch_size * here.accumulate == anywhere.batch_size * anywhere.accumulate
+
+
+@given(st.integers(1, 10**7))
+def test_auto_never_wants_more_rows_than_there_are(rows: int) -> None:
+    assert 1 <= wanted_rows(rows) <= min(rows, 32)
