@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "score": ("launcher.cli.score", "WER, CER, KER and SER with intervals."),
     "decide": ("launcher.cli.decide", "Keep the tuned model, or not?"),
     "recipes": ("launcher.cli.recipes", "List the recipes and their settings."),
+    "offers": ("launcher.cli.offers", "What can be rented now, at what price."),
     "plan": ("launcher.cli.plan", "Choose where to run; spends nothing."),
     "run": ("launcher.cli.run", "Plan, confirm, execute."),
     "status": ("launcher.cli.status", "Runs and what they hold."),

@@ -23,7 +23,7 @@ from launcher.money import Usd
 from launcher.offers.cache import KEPT_FOR_FAILURE
 from launcher.offers.gpus import canonical, nearest_gpu
 from launcher.offers.offer import Offer, Trust
-from launcher.offers.source import refuse_price
+from launcher.offers.source import clean, refuse_price
 
 MOST_BYTES = 64_000_000  # 30,000 offers are 4 MB
 CLOCKS_MAY_DIFFER = timedelta(minutes=5)
@@ -38,6 +38,7 @@ _MEANT = {
     "inet_down_mbps": {"inet_down", "down", "download"}, "inet_up_mbps": {"inet_up", "up", "upload"},
     "offer_id": {"id"}, "boot_s": {"boot", "boot_time", "boot_time_seconds"}, "interruptible": {"spot"},
 }  # fmt: skip
+_KIND = ("provider", "via", "currency", "example", "gpu", "vram_gb", "count", "as_of", "trust")  # see `_tell`
 _OFFERS = TypeAdapter(list[Offer])
 Place = tuple[int | None, str]  # line of the file, and a prefix of the key such as `offers[3].`
 
@@ -61,9 +62,10 @@ class _Reader:
         self.rows: list[dict[str, Any]] = []
         self.places: list[Place] = []
         self.example, self.local = False, 0
-        self._seen: dict[tuple[str, str], int] = {}
+        self._stem = path.stem
+        self._kinds: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._seen: dict[tuple[Any, str], int] = {}
         self._prices: dict[str, Usd] = {}
-        self._dates: dict[str, tuple[str, bool]] = {}
 
     def read(self, text: str) -> tuple[list[Offer], bool, str]:
         for place, row in self._raw(text):
@@ -123,7 +125,8 @@ class _Reader:
                             place, "", None, f"{len(cells)} cells, the header names {len(names)}.",
                             'A cell that holds a comma stands in quotes: "Frankfurt, DE"; a price has a point: 0.41.',
                         )  # fmt: skip
-                    yield place, {name: cell for name, cell in zip(names, cells, strict=True) if cell}
+                    row = dict(zip(names, cells, strict=True))
+                    yield place, {name: cell for name, cell in row.items() if cell} if "" in cells else row
         except csv.Error as error:
             raise self._fault((skipped + reader.line_num, ""), "", None, f"is no CSV: {error}.", "") from None
 
@@ -165,52 +168,69 @@ class _Reader:
         return row
 
     def _add(self, row: dict[str, Any], place: Place) -> None:
-        """Take one row: say what must be said with words of its own, fill in what follows from the rest."""
-        provider = row.get("provider")
-        if provider == "local":
+        """Take one row, completed; thousands of rows share what a few dozen kinds of them have to be told."""
+        kind = tuple(map(row.get, _KIND))
+        try:
+            told = self._kinds.get(kind)
+        except TypeError:  # a list where a word should be
+            told, kind = None, ()
+        if told is None:
+            told = self._tell(row, place)
+            if kind:
+                self._kinds[kind] = told
+        if told.get("provider") == "local":
             self.local += 1
             return
-        currency = row.pop("currency", "USD")
-        if str(currency).upper() != "USD":
-            problem = f"prices are in US dollars here, not {str(currency)[:20]!r}."
-            raise self._fault(place, "currency", currency, problem, "Convert them, and write USD.")
-        self.example |= str(row.pop("example", False)).lower() in ("true", "1", "yes")
-        trust = _trust(str(provider), str(row.get("via", "direct")))
-        if provider is not None and trust is None:
-            raise self._no_provider(place, provider)
-        row.setdefault("trust", trust)
-        row.setdefault("count", 1)
-        row.setdefault("offer_id", f"{self.path.stem}:{place[0] or place[1][7:-2]}")
-        self._gpu(row, place)
+        row.pop("currency", None)
+        row.pop("example", None)
+        row |= told
+        offer_id = row.setdefault("offer_id", f"{self._stem}:{place[0] or place[1][7:-2]}")
         self._price(row)
-        as_of = row.get("as_of")
-        row["as_of"], old = self._date(as_of, place) if as_of is not None else (iso(self.now), False)
-        if old:
-            row["stale"] = True
-        first = self._seen.setdefault((str(provider), str(row["offer_id"])), len(self.rows))
+        first = self._seen.setdefault((row.get("provider"), str(offer_id)), len(self.rows))
         if first != len(self.rows):
             line, key = self.places[first]
             where = f"line {line}" if line else key.rstrip(".")
-            raise self._fault(place, "offer_id", row["offer_id"], f"{where} is the same offer.", "Keep one of them.")
+            raise self._fault(place, "offer_id", offer_id, f"{where} is the same offer.", "Keep one of them.")
         self.rows.append(row)
         self.places.append(place)
 
-    def _gpu(self, row: dict[str, Any], place: Place) -> None:
+    def _tell(self, row: dict[str, Any], place: Place) -> dict[str, Any]:
+        """What follows from the kind of a row (canonical GPU, memory, trust, age); faults in words of their own."""
+        provider, trust = row.get("provider"), row.get("trust")
+        if provider == "local":
+            return {"provider": "local"}
+        currency = row.get("currency", "USD")
+        if str(currency).upper() != "USD":
+            problem = f"prices are in US dollars here, not {str(currency)[:20]!r}."
+            raise self._fault(place, "currency", currency, problem, "Convert them, and write USD.")
+        self.example |= str(row.get("example")).lower() in ("true", "1", "yes")
+        usual = _trust(str(provider), str(row.get("via", "direct")))
+        if provider is not None and usual is None:
+            raise self._no_provider(place, provider)
+        if trust == "own":
+            problem = f"{provider} is not your own machine."
+            raise self._fault(place, "trust", trust, problem, "It can be secure or marketplace.")
+        as_of = row.get("as_of")
+        moment, old = self._date(as_of, place) if as_of else (iso(self.now), False)
+        told = {"trust": trust or usual, "count": row.get("count", 1), "as_of": moment, **self._gpu(row, place)}
+        return told | {"stale": True} if old else told
+
+    def _gpu(self, row: dict[str, Any], place: Place) -> dict[str, Any]:
         name, vram = row.get("gpu"), row.get("vram_gb")
         if not isinstance(name, str):
-            return  # pydantic says what it must be
+            return {}  # pydantic says what it must be
         known = canonical(name, _float(vram))
         if known:
-            row["gpu"] = known.name
-            row.setdefault("vram_gb", known.vram_gb)
-        elif vram is None and str(row["count"]) != "0":
-            close = nearest_gpu(name)
-            raise self._fault(
-                place, "gpu", name, f"{name!r} is no GPU that this launcher knows.",
-                f"Did you mean {close}? " * bool(close) + "For another one, say its vram_gb (GB of one GPU).",
-            )  # fmt: skip
-        elif vram is None:
-            row["vram_gb"] = 0
+            return {"gpu": known.name, "vram_gb": known.vram_gb if vram is None else vram}
+        if vram is not None:
+            return {"gpu": clean(name)}
+        if str(row.get("count", 1)) == "0":
+            return {"gpu": clean(name), "vram_gb": 0}
+        close = nearest_gpu(name)
+        raise self._fault(
+            place, "gpu", name, f"{name[:40]!r} is no GPU that this launcher knows.",
+            f"Did you mean {close}? " * bool(close) + "For another one, say its vram_gb (GB of one GPU).",
+        )  # fmt: skip
 
     def _price(self, row: dict[str, Any]) -> None:
         """Money from text once per text; a fault is left for pydantic to meet and explain."""
@@ -224,9 +244,6 @@ class _Reader:
 
     def _date(self, written: Any, place: Place) -> tuple[str, bool]:
         """(ISO 8601 UTC, whether it is old) of a date or a moment."""
-        held = self._dates.get(written) if isinstance(written, str) else None
-        if held:
-            return held
         try:
             moment = datetime.fromisoformat(written)
             if moment.tzinfo is None and len(written) > 10:
@@ -239,8 +256,7 @@ class _Reader:
         if ahead > CLOCKS_MAY_DIFFER:
             problem = f"{written} has not come yet (it is {iso(self.now)[:16]}Z here)."
             raise self._fault(place, "as_of", written, problem, "Set this computer's clock, or correct the date.")
-        self._dates[written] = held = (iso(moment), -ahead > KEPT_FOR_FAILURE)
-        return held
+        return iso(moment), -ahead > KEPT_FOR_FAILURE
 
     # --- Faults ---------------------------------------------------------------------------------------------
 

@@ -33,15 +33,15 @@ class Offer(BaseModel):
     usd_per_gb_up: Usd = Field(ZERO, description="for a GB sent from the machine (artefacts home)")
     usd_per_gb_down: Usd = Field(ZERO, description="for a GB received by the machine (data, image, base)")
     region: str = ""
-    reliability: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="as the source says, 0-1")
+    reliability: float | None = Field(None, ge=0, le=1, description="as the source says, 0-1")
     interruptible: bool = Field(False, description="can be taken away at any time; never chosen by default")
     trust: Trust = "own"
     via: Via = "direct"
     instance_type: str = Field("", description="the provider's own name of the machine type, where it has one")
-    inet_down_mbps: Annotated[float, Field(ge=0)] | None = Field(None, description="megabits a second, into it")
-    inet_up_mbps: Annotated[float, Field(ge=0)] | None = Field(None, description="megabits a second, out of it")
-    dlperf: Annotated[float, Field(ge=0)] | None = Field(None, description="Vast's own benchmark score")
-    boot_s: Annotated[float, Field(ge=0)] | None = Field(None, description="seconds to boot, as the source says")
+    inet_down_mbps: float | None = Field(None, ge=0, description="megabits a second, into it")
+    inet_up_mbps: float | None = Field(None, ge=0, description="megabits a second, out of it")
+    dlperf: float | None = Field(None, ge=0, description="Vast's own benchmark score")
+    boot_s: float | None = Field(None, ge=0, description="seconds to boot, as the source says")
     available: bool | None = Field(None, description="None: the source does not tell stock")
     note: str = Field("", description="words for a person, such as what else holds this GPU")
     as_of: str = Field("", description="when the source said so: ISO 8601 UTC")

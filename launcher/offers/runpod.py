@@ -74,7 +74,6 @@ def _offer(ctx: Context, row: dict[str, Any], cloud: str, trust: Trust) -> Offer
         provider="runpod", offer_id=f"{name}/{cloud}" if isinstance(name, str) else "", count=1,
         disk_usd_per_gb_month=DISK_USD_PER_GB_MONTH, region=text(lowest.get("countryCode")), trust=trust,
         instance_type=text(name), available=bool(lowest.get("stockStatus")),
-        note="secure cloud" if cloud == "secure" else "community cloud",
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from launcher.money import ZERO, Usd
 from launcher.offers.gpus import canonical
 from launcher.offers.offer import Offer
 
-MOST_USD_PER_GPU_HOUR = Usd(1000)  # a B300 is rented at $6: above this the field holds something else
+MOST_USD_PER_GPU_HOUR = 1000  # a B300 is rented at $6: above this the field holds something else
 MOST_GPUS = 1000  # in one machine; NaN is below it and above 0 in no comparison
 MOST_OFFERS = 50_000  # of one source
 _OTHER_MAKERS = re.compile(
@@ -98,12 +98,10 @@ class Context:
 
 def refuse_price(price: Usd, count: int) -> None:
     """Raise ValueError for a price per hour that nobody rents a GPU at."""
-    if price == ZERO:
-        raise ValueError("price 0")
-    if price < ZERO:
-        raise ValueError("price below 0")
-    if price > MOST_USD_PER_GPU_HOUR * max(1, count):
-        raise ValueError(f"price above ${MOST_USD_PER_GPU_HOUR:,.0f} an hour per GPU")
+    if price <= 0:
+        raise ValueError("price below 0" if price else "price 0")
+    if price > MOST_USD_PER_GPU_HOUR * (count or 1):
+        raise ValueError(f"price above ${MOST_USD_PER_GPU_HOUR:,} an hour per GPU")
 
 
 def usd(value: object, what: str) -> Usd:
