@@ -99,9 +99,11 @@ def _market(job: Job, budget: Budget, home: Home, clock: Clock, wishes: Wishes, 
             f"no provider is left: the budget allows only {', '.join(budget.providers)}.",
             file=job.path, key="resources.providers", value=job.resources.providers, fix="Name one that both allow.",
         )  # fmt: skip
+    if wishes.offers is not None:  # read anyway: the plan then says why the others were no choice
+        return ask_market(home, clock, file=wishes.offers, fresh=fresh)
     if wishes.provider is not None:
         names &= {wishes.provider}
-    return ask_market(home, clock, providers=names, file=wishes.offers, fresh=fresh)
+    return ask_market(home, clock, providers=names, fresh=fresh)
 
 
 def refuse_faulty(manifest: Path) -> None:

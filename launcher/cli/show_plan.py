@@ -35,8 +35,8 @@ def show_plan(planned: Planned, out: Output, every: bool = False) -> None:
     out.say(lines)
     out.say(_choices(plan, every, wide=out.console.width >= WIDE))
     notes = _grid()
-    for why in _why_others_lost(plan):
-        notes.add_row("not", Text(why, style="dim"))
+    for index, why in enumerate(_why_others_lost(plan)):
+        notes.add_row("" if index else "not", Text(why, style="dim"))
     for label, words in _terms(plan):
         notes.add_row(label, words)
     out.say(notes)
@@ -83,7 +83,7 @@ def _choices(plan: Plan, every: bool, wide: bool) -> Table:
             cells += [span_words(each.estimate.seconds_p50, each.estimate.seconds_p90)]
             cells += [cents(each.usd_p50), cents(each.ceiling.usd)]
         else:
-            cells += [span_words(each.estimate.seconds_p50, each.estimate.seconds_p90), "does not", "fit"]
+            cells += [span_words(each.estimate.seconds_p50, each.estimate.seconds_p90), "no", "—"]
         if wide:
             cells.append("—" if each.is_local else "; ".join(each.released_by))
         row = [Text(cell) for cell in cells]
@@ -114,6 +114,8 @@ def _where(each: Candidate) -> str:
 def gpu_words(each: Candidate) -> str:
     """The GPU of a candidate, with how many when there are several."""
     offer = each.offer
+    if not offer.count:
+        return f"no GPU, {offer.gpu.rpartition(', ')[2].removesuffix(')')}"  # none (NAME, 2 cores)
     return f"{offer.count} × {offer.gpu}" if offer.count > 1 else offer.gpu
 
 

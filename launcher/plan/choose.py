@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -93,7 +92,7 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
     if choice is None:
         raise _nothing_fits(job, purse, judged, refused, market, judge)
     listed = _listed(judged, judge, [choice, cheapest, fastest, local])
-    unfit = _unfit(judged, judge, listed, refused)
+    unfit = _unfit(judged, judge)
     candidates = (*(_candidate(each, judge) for each in listed), *unfit)
     place = {id(each): index for index, each in enumerate(listed)}
     traits = traits_of(choice.offer)
@@ -111,7 +110,7 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
         cheapest=place.get(id(cheapest)),
         fastest=place.get(id(fastest)),
         local=place.get(id(local)) if local else _index_of_local(candidates),
-        left_out=tuple(_left_out(judged, refused, judge, {id(each) for each in listed})),
+        left_out=tuple(_left_out(judged, refused, {id(each) for each in listed})),
         considered=len(market.offers),
         sources=tuple(
             {"name": s.name, "ok": s.ok, "error": s.error, "as_of": s.as_of, "stale": s.stale} for s in market.sources
@@ -217,14 +216,14 @@ def _listed(judged: list[_Judged], judge: _Judge, always: Iterable[_Judged | Non
     return sorted(shown.values(), key=lambda each: (each.p50, each.guess.seconds_p50, each.offer.offer_id))
 
 
-def _unfit(judged: list[_Judged], judge: _Judge, listed: list[_Judged],
-           refused: dict[str, list[Offer]]) -> tuple[Candidate, ...]:  # fmt: skip
+def _unfit(judged: list[_Judged], judge: _Judge) -> tuple[Candidate, ...]:
     """The cheapest offer of each reason, this machine always among them."""
     first: dict[str, _Judged] = {}
+    kinds: dict[str, str] = {}
     for each in judged:
         if each.why_not is not None:
-            key = "local" if each.offer.provider == "local" else _kind_of(each.why_not)
-            first.setdefault(key, each)
+            kind = kinds.get(each.why_not) or kinds.setdefault(each.why_not, _kind_of(each.why_not))
+            first.setdefault("local" if each.offer.provider == "local" else kind, each)
     chosen = sorted(first.values(), key=lambda each: (each.offer.provider != "local", each.p50))[:KEPT_UNFIT]
     return tuple(_candidate(each, judge) for each in chosen)
 
@@ -234,21 +233,26 @@ def _kind_of(why: str) -> str:
     return "".join(c for c in why if not (c.isdigit() or c in ".,"))
 
 
-def _left_out(judged: list[_Judged], refused: dict[str, list[Offer]], judge: _Judge,
-              listed: set[int]) -> list[LeftOut]:  # fmt: skip
-    """Everything that is not listed, by reason: the most numerous first."""
-    reasons: dict[str, list[tuple[Decimal, Offer, str]]] = defaultdict(list)
+def _left_out(judged: list[_Judged], refused: dict[str, list[Offer]], listed: set[int]) -> list[LeftOut]:
+    """Everything that is not listed, by reason: the most numerous first, with the cheapest as an example."""
+    count: dict[str, int] = defaultdict(int)
+    first: dict[str, tuple[Offer, str]] = {}
+    kinds: dict[str, str] = {}
+    for each in judged:  # the cheapest first
+        if id(each) in listed or each.offer.provider == "local":
+            continue
+        why = each.why_not or "dearer in all"
+        kind = kinds.get(why) or kinds.setdefault(why, _kind_of(why))
+        count[kind] += 1
+        if kind not in first:
+            first[kind] = (each.offer, why)
     for why, offers in refused.items():
-        reasons[why] += [(offer.usd_per_hour, offer, why) for offer in offers]
-    for each in judged:
-        if id(each) not in listed:
-            why = each.why_not or "dearer in all"
-            reasons[_kind_of(why)].append((Decimal(repr(each.p50)), each.offer, why))
+        count[why] += len(offers)
+        first.setdefault(why, (min(offers, key=lambda offer: offer.usd_per_hour), why))
     found = []
-    for held in reasons.values():
-        _, offer, why = min(held, key=lambda item: item[0])
+    for kind, (offer, why) in first.items():
         example = f"{offer.provider} {offer.gpu} ${offer.usd_per_hour}/h"
-        found.append(LeftOut(count=len(held), why=why, example=example))
+        found.append(LeftOut(count=count[kind], why=why, example=example))
     return sorted(found, key=lambda item: -item.count)
 
 
