@@ -49,10 +49,12 @@ def _ceiling(offer: Offer, guess: Estimate, traits: Traits, rate: Usd, run_s: fl
     machine = _up(rate * hours)
     disk = _up(offer.disk_usd_per_gb_month * Decimal(str(round(guess.disk_gb, 3))) * hours / HOURS_OF_A_MONTH)
     transfer = _up(
-        offer.usd_per_gb_down * Decimal(str(round(guess.transfer_up_gb, 6)))  # sent up by us is received there
-        + offer.usd_per_gb_up * Decimal(str(round(guess.transfer_down_gb, 6)))
+        offer.usd_per_gb_down * Decimal(str(round(guess.transfer_down_gb, 6)))
+        + offer.usd_per_gb_up * Decimal(str(round(guess.transfer_up_gb, 6)))
     )
-    retry = _up(rate * Decimal(str(traits.provision_timeout_s)) / 3600 * (ATTEMPTS - 1))
+    lost_s = max(traits.provision_timeout_s, guess.lost_s)
+    lost = rate * Decimal(str(round(lost_s, 3))) / 3600 + disk * Decimal(str(round(lost_s / billed_s, 6)))
+    retry = _up((lost + transfer) * (ATTEMPTS - 1))
     return Ceiling(
         usd=_cents_up(machine + disk + transfer + retry), max_usd_per_hour=rate,
         provision_s=traits.provision_timeout_s, run_s=round(run_s, 1), collect_s=COLLECT_S,

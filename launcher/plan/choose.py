@@ -25,6 +25,8 @@ from launcher.providers.traits import Traits, traits_of
 KEPT = 12  # candidates that fit and are listed; the rest are counted
 KEPT_UNFIT = 6  # that do not, one a reason
 
+MOST_FAILURES = 0.5  # above it, one more attempt is not enough: the ceiling holds one
+
 Prefer = Literal["cheapest", "fastest", "local"]
 
 
@@ -161,6 +163,8 @@ class _Judge:
 
     def _too_much(self, each: _Judged) -> str | None:
         budget, hours = self._purse.budget, each.guess.seconds_p90 / 3600
+        if each.guess.failure_chance >= MOST_FAILURES:
+            return f"a machine like this fails {100 * each.guess.failure_chance:.0f}% of such runs"
         if hours > budget.max_hours:
             return f"may take {hours:,.1f} h, the budget allows {budget.max_hours:g} h"
         most = self.ceiling(each).usd

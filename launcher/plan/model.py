@@ -24,8 +24,8 @@ class _Value(BaseModel):
 class Ceiling(_Value):
     """The most a run may cost, all attempts included, in its parts. What is reserved before anything is created.
 
-    usd = max_usd_per_hour x (provision_s + run_s + collect_s + teardown_s) + disk + transfer + the attempts that may
-    fail before they compute anything: (attempts - 1) x max_usd_per_hour x provision_s.
+    usd = max_usd_per_hour x (provision_s + run_s + collect_s + teardown_s) + disk + transfer + (attempts - 1) times
+    what a machine that fails typically costs: the longer of provision_s and the estimate's lost_s, and its traffic.
     """
 
     usd: Usd = ZERO

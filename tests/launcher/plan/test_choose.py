@@ -196,7 +196,9 @@ def test_the_ceiling_is_the_sum_that_its_docstring_says(folder: Path, prepared: 
     assert float(parts.disk_usd) == pytest.approx(0.20 * guess.disk_gb * hours / 730, abs=1e-5)
     moved = 0.01 * guess.transfer_down_gb + 0.02 * guess.transfer_up_gb
     assert float(parts.transfer_usd) == pytest.approx(moved, abs=1e-5)
-    assert float(parts.retry_usd) == pytest.approx(0.44 * traits.provision_timeout_s / 3600, abs=1e-5)
+    lost_h = max(traits.provision_timeout_s, guess.lost_s) / 3600
+    lost = 0.44 * lost_h + 0.20 * guess.disk_gb * lost_h / 730 + moved
+    assert float(parts.retry_usd) == pytest.approx(lost, abs=1e-4)
     total = parts.machine_usd + parts.disk_usd + parts.transfer_usd + parts.retry_usd
     assert ZERO <= parts.usd - total < Usd("0.01")
     assert plan.choice.usd_p90 <= plan.ceiling_usd
