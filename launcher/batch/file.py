@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,6 +137,8 @@ def load_batch(path: Path) -> Batch:
         items.append(Item(len(items), shown, job, key, same))
     if file.budget is None:
         _refuse_two_budgets(items, path)
+    else:
+        items = [replace(item, job=replace(item.job, budget=file.budget)) for item in items]
     return Batch(path.absolute(), file, tuple(items))
 
 
