@@ -58,6 +58,10 @@ class Home:
         """Everything of one run that came, or stays, home."""
         return self.root / "runs" / run_id
 
+    def batch_dir(self, batch_id: str) -> Path:
+        """A batch's summary."""
+        return self.root / "batches" / batch_id
+
     @property
     def boxes(self) -> Path:
         """The local provider's machines: one folder a lease."""

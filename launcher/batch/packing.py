@@ -14,7 +14,7 @@ SHARED_PHASES = ("provision", "image", "model")
 
 @dataclass(frozen=True)
 class Option:
-    """One job on one offer. `usd` is its expected cost there alone; `setup_s` is the part of it a second job skips."""
+    """One job on one offer: its expected cost there alone, and the seconds of it that a second job would skip."""
 
     where: str
     usd_per_hour: Usd

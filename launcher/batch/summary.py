@@ -1,4 +1,4 @@
-"""What came of a batch: one row a job with its money, its scores and the price of a point; as table, text and JSON."""
+"""What came of a batch: a row for each job with its money, its scores and what a point cost; table, text and JSON."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ class Row:
         if self.charged is None or self.points is None or round(self.points, 2) <= 0:
             return None
         return Usd(self.charged / Usd(f"{self.points:.6f}"))
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> Row:
+        """The row that `as_json` wrote."""
+        usd = {name: None if text is None else Usd(text) for name, text in held["usd"].items()}
+        return cls(
+            held["job"], held["state"], held["why"], held["run"], held["exit"], usd["charged"], usd["ceiling"],
+            held["metric"], held["before"], held["after"], held["forgets"], held["best"],
+        )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """For `batch --json` and summary.json."""
@@ -104,10 +113,10 @@ def table(rows: Sequence[Row], width: int) -> Table:
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("keywords missed, or WER" if wide else "KER or WER", no_wrap=True)
     for row in rows:
-        name = Text(("★ " if row.best else "") + row.name)
-        run, state, charged, ceiling, change, points, price = _cells(row)
+        named = Text(("★ " if row.best else "") + row.name)
+        run, state, paid, ceiling, change, points, price = _cells(row)
         style = "bold green" if row.best else "red" if row.exit in (5, 6) else None
-        made.add_row(name, *((run,) if wide else ()), state, charged, ceiling, points, price, change, style=style)
+        made.add_row(named, *((run,) if wide else ()), state, paid, ceiling, points, price, change, style=style)
     return made
 
 
@@ -117,7 +126,7 @@ def reasons(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.why:
             said.setdefault(row.why, []).append(row.name)
-    return [f"{_some(names)}: {why}" for why, names in said.items()]
+    return [f"{some(names)}: {why}" for why, names in said.items()]
 
 
 def markdown(title: str, rows: Sequence[Row], lines: Sequence[str]) -> str:
@@ -157,7 +166,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "offers": ("launcher.cli.offers", "What can be rented now, at what price."),
     "plan": ("launcher.cli.plan", "Choose where to run; spends nothing."),
     "run": ("launcher.cli.run", "Plan, confirm, execute."),
+    "batch": ("launcher.cli.batch", "Many jobs under one budget and one YES."),
     "status": ("launcher.cli.status", "Runs and what they hold."),
     "logs": ("launcher.cli.logs", "What a run printed."),
     "attach": ("launcher.cli.attach", "Watch a run again."),

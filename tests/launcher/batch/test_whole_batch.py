@@ -1,0 +1,216 @@
+"""Whole batches: real runners, the scripted provider's bill as the oracle, killed, resumed, across midnight."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from whole import FAKETIME, FakeClock, Sweep, kill, killed_at_the_end, turns, until
+
+TEN = ("--confirm", "YES", "--max-cost", "10")
+ZURICH = ZoneInfo("Europe/Zurich")
+
+
+def utc(day: int, hour: int, minute: int) -> datetime:
+    return datetime(2026, 10, day, hour, minute, tzinfo=UTC)
+
+
+def test_ten_dollars_over_twelve_jobs_hold_across_two_kills_midnight_and_the_end_of_summer_time(sweep: Sweep) -> None:
+    if not any(path.exists() for path in FAKETIME):
+        pytest.skip("needs the Debian package faketime: apt-get install faketime")
+    sweep.budget(day="4.00")
+    sweep.file("total_usd: 10\nwait_hours: 30\n")
+    clock = FakeClock(sweep.folder, utc(24, 21, 50))  # 23:50 in Zurich, CEST
+    seen: list[Decimal] = []
+
+    def held() -> None:
+        committed, billed = sweep.committed(), sweep.billed()
+        assert committed <= 10, f"the ledger had ${committed} out"
+        assert billed <= 10, f"the provider will bill ${billed}"
+        seen.append(committed)
+
+    def quiet() -> bool:
+        """Nothing runs, and the launcher has looked at the clock again and again."""
+        live = [run for run, state, _ in sweep.runs() if state in ("planned", "approved", "reserved", "running", "collected")]
+        return not live and turns(launcher.pid) > quiet_since + 40
+
+    launcher = sweep.batch(*TEN, **clock.env)
+    until(lambda: len(sweep.created()) >= 2, "two machines rented", also=held)
+    kill(launcher)
+    launcher = sweep.batch(**clock.env)  # no YES this time
+    until(lambda: len(sweep.created()) >= 3, "a third", also=held)
+    kill(launcher)
+    first_night = len(sweep.created())
+
+    launcher = sweep.batch(**clock.env)
+    with killed_at_the_end(launcher):
+        quiet_since = turns(launcher.pid)
+        until(quiet, "the day's money spent", also=held)
+        spent_first = len(sweep.created())
+        assert first_night <= spent_first < 12
+
+        clock.jump(utc(24, 22, 0))  # midnight
+        until(lambda: len(sweep.created()) > spent_first, "the next day's first", also=held)
+        quiet_since = turns(launcher.pid)
+        until(quiet, "the second day's money spent", also=held)
+        spent_second = len(sweep.created())
+
+        clock.jump(utc(25, 22, 30))  # 24.5 h later the clocks say 23:30: it is the same day, of 25 hours
+        quiet_since = turns(launcher.pid)
+        until(quiet, "half an hour before midnight", also=held)
+        assert len(sweep.created()) == spent_second
+
+        clock.jump(utc(25, 23, 0))
+        code, outcome, err = sweep.ended(launcher)
+    held()
+    assert len(sweep.created()) > spent_second
+    by_day: Counter[object] = Counter()
+    for line in sweep.bill():
+        if line["event"] == "end":
+            by_day[datetime.fromisoformat(line["at"]).astimezone(ZURICH).date()] += Decimal(line["usd"])  # type: ignore[assignment]
+    assert len(by_day) == 3
+    assert all(usd <= 4 for usd in by_day.values()), by_day
+    per_item = Counter(item for _, state, item in sweep.runs() if state == "settled")
+    assert set(per_item.values()) == {1}, "a job ran twice"
+    assert len(per_item) == len(sweep.created()) == len(outcome["runs"])
+    assert len(outcome["runs"]) + len(outcome["refused"]) == 12, err
+    assert outcome["deferred"] == []
+    assert Decimal(outcome["usd"]["charged"]) == sweep.billed() <= 10
+    assert code == (4 if outcome["refused"] else 0)
+    assert max(seen) > 3  # it was looked at while it happened
+    again, told, _ = sweep(**clock.env)
+    assert (again, told["runs"]) == (code, outcome["runs"])
+    assert len(sweep.created()) == len(outcome["runs"])
+
+
+def test_deferred_jobs_run_as_reservations_settle_and_the_money_is_used(sweep: Sweep) -> None:
+    sweep.budget(day="20.00", at_once=12)
+    sweep.file("total_usd: 4\n")
+    launcher = sweep.batch("--confirm", "YES", "--max-cost", "4.00")
+    with killed_at_the_end(launcher):
+        until(lambda: launcher.poll() is not None, "the end", also=lambda: _under(sweep, Decimal(4)))
+        code, outcome, err = sweep.ended(launcher)
+    # Three ceilings of $1.42 do not fit into $4; the third job ran because another had settled for less.
+    assert len(outcome["runs"]) >= 3, err
+    assert sweep.billed() <= 4
+    assert Decimal(4) - sweep.billed() < Decimal("1.42")  # what is left would hold no further job
+    assert len(outcome["refused"]) == 12 - len(outcome["runs"])
+    assert all("the batch's money does not reach" in each["why"] for each in outcome["refused"])
+    assert code == 4
+
+
+def _under(sweep: Sweep, most: Decimal) -> None:
+    assert sweep.committed() <= most
+    assert sweep.billed() <= most
+
+
+TWO = "jobs:\n  - base.yaml\n  - {job: base.yaml, name: longer, with: {spec.max_steps: 6}}\n"
+
+
+@pytest.mark.parametrize(
+    ("approval", "code", "words"),
+    [
+        ((), 3, "no terminal"),
+        (("--confirm", "YES"), 3, "approves no amount"),
+        (("--confirm", "yes", "--max-cost", "10"), 3, "exactly YES"),
+        (("--max-cost", "10"), 3, "is missing"),
+        (("--confirm", "YES", "--max-cost", "9.99"), 3, "approves no ceiling of $10"),
+        (("--confirm", "YES", "--max-cost", "ten"), 2, "not an amount"),
+    ],
+)
+def test_a_wrong_approval_reserves_nothing_and_leaves_no_batch(
+    sweep: Sweep, approval: tuple[str, ...], code: int, words: str
+) -> None:
+    sweep.file("total_usd: 10\n", TWO)
+    got, outcome, err = sweep(*approval)
+    assert got == code, err
+    assert words in outcome["error"]["message"]
+    assert sweep.runs() == []
+    assert sweep.ledger("select * from batches") == []
+    assert sweep.bill() == []
+
+
+def test_one_failure_keeps_no_other_job_from_running_and_decides_the_exit_code(sweep: Sweep) -> None:
+    sweep.ground.job(5, "resources: {providers: [scripted]}\n", "bad.yaml", finetune={"exit": 12, "say": "it diverged"})
+    sweep.file("", "jobs: [bad.yaml, base.yaml]\n")
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
+    assert code == 5, err
+    assert [(run["job"], run["state"], run["exit"]) for run in outcome["runs"]] == [
+        ("bad", "failed", 5), ("base", "settled", 0),
+    ]  # fmt: skip
+    assert "diverged" in outcome["runs"][0]["why"]
+    assert outcome["runs"][1]["best"] is True
+    assert Decimal(outcome["runs"][1]["usd_per_point"]) > 0
+    summary = Path(outcome["summary"]).read_text()
+    assert "| bad |" in summary
+    assert "**base** (best)" in summary
+
+
+def test_the_same_job_twice_is_one_run_and_one_that_can_never_fit_is_refused_the_other_goes_on(sweep: Sweep) -> None:
+    sweep.ground.job(5, "resources: {providers: [scripted], gpus: [H100]}\n", "large.yaml")
+    sweep.file("", "jobs:\n  - large.yaml\n  - base.yaml\n  - {job: base.yaml, with: {spec.max_steps: 5}}\n")
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
+    assert code == 4, err
+    assert [run["job"] for run in outcome["runs"]] == ["base"]
+    assert [each["job"] for each in outcome["refused"]] == ["large"]
+    assert "H100" in outcome["refused"][0]["why"] or "asked for" in outcome["refused"][0]["why"]
+    assert [each["as"] for each in outcome["same"]] == ["same as 2"]
+    assert len(sweep.created()) == 1
+
+
+def test_a_price_that_moves_out_of_the_approval_defers_and_a_later_one_inside_goes_on_without_a_yes(
+    sweep: Sweep,
+) -> None:
+    sweep.prices("1.50")
+    sweep.budget(at_once=1)
+    sweep.file("wait_hours: 0\n", TWO)
+    launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
+    with killed_at_the_end(launcher):
+        until(lambda: sweep.created(), "the first")
+        sweep.prices("2.45")
+        code, outcome, err = sweep.ended(launcher)
+    assert code == 4, err
+    assert [run["state"] for run in outcome["runs"]] == ["settled"]
+    (waits,) = outcome["deferred"]
+    assert "outside what was approved" in waits["why"]
+    assert "$2.45/h" in waits["why"]
+    sweep.prices("1.55")
+    code, outcome, err = sweep()
+    assert code == 0, err
+    assert [run["state"] for run in outcome["runs"]] == ["settled", "settled"]
+    assert len(sweep.created()) == 2
+
+
+def test_a_second_launcher_of_the_same_batch_is_refused_while_the_first_is_at_it(sweep: Sweep) -> None:
+    sweep.ground.job(400, "resources: {providers: [scripted]}\n", "base.yaml")
+    sweep.file("", TWO)
+    first = sweep.batch("--confirm", "YES", "--max-cost", "5")
+    with killed_at_the_end(first):
+        until(lambda: sweep.created(), "the first")
+        code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
+        assert (code, "another launcher" in outcome["error"]["message"]) == (4, True), err
+        first.send_signal(signal.SIGTERM)
+        code, outcome, err = sweep.ended(first)
+    assert code == 130, err
+    assert {run["state"] for run in outcome["runs"]} <= {"cancelled", "stopped"}
+    ends = [line for line in sweep.bill() if line["event"] == "end"]
+    assert len(ends) == len(sweep.created())
+    assert sweep.committed() == sweep.billed()
+
+
+def test_jobs_on_this_machine_need_no_yes_and_run_one_after_another(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, providers="[local]")
+    sweep.file("", TWO)
+    code, outcome, err = sweep()
+    assert code == 0, err
+    assert [run["state"] for run in outcome["runs"]] == ["settled", "settled"]
+    assert outcome["usd"]["approved"] == "0.00"
+    assert {run["usd_per_point"] for run in outcome["runs"]} == {"0.00"}
+    starts = [json.loads(line) for line in sweep.ground.trace.read_text().splitlines()]
+    assert not [line for line in starts if line["word"] == "double"]
