@@ -47,10 +47,11 @@ class Planned:
 
 
 def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *, fresh: bool = False,
-             most_usd: Usd | None = None) -> Planned:  # fmt: skip
+             most_usd: Usd | None = None, unspent: bool = False) -> Planned:  # fmt: skip
     """Check the job's manifests, split, ask for prices and choose where to run. Spends nothing, rents nothing.
 
-    `fresh` asks the providers again instead of taking prices of minutes ago; `most_usd` is what a batch has left.
+    `fresh` asks the providers again instead of taking prices of minutes ago; `most_usd` is what a batch has left;
+    `unspent` plans under the budget's caps as if nothing had been spent yet, for a job whose turn comes later.
     """
     from launcher.ledger.caps import Caps
 
@@ -73,6 +74,8 @@ def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *
         raise
     prepared = replace(prepared, warnings=(*prepared.warnings, *_losses(job)))
     remaining, measured = _remembered(home, clock, caps)
+    if unspent:
+        remaining = {cap: getattr(caps, cap) for cap in CAPS}
     if most_usd is not None:
         remaining["batch_usd"] = most_usd
     market = _market(job, budget, home, clock, wishes, fresh=fresh)

@@ -1,4 +1,4 @@
-"""How a batch looks before its YES: every job with its hours and dollars, what packing would save, what all may cost."""
+"""How a batch looks before its YES: every job with its hours and dollars, what packing would save, the sum."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def _say_money(batch: Batch, outlook: Outlook, out: Output) -> None:
         return
     at_once = batch.file.concurrency or budget.concurrent_runs
     out.say(
-        f"Budget {outlook.budget_name}: ${caps.per_run_usd} a run, ${caps.per_day_usd} a day, ${caps.per_month_usd} a "
-        f"month ({caps.time_zone}); {at_once} at a time"
+        f"Budget {outlook.budget_name}: ${caps.per_run_usd} a run, ${caps.per_day_usd} a day, "
+        f"${caps.per_month_usd} a month ({caps.time_zone}); {at_once} at a time"
     )
     if outlook.amount < outlook.ceilings:
         out.say(

@@ -29,7 +29,6 @@ from launcher.notify import notify, unset
 from launcher.plan import Allowed, Wishes
 from recipes.supervise import take
 
-
 Ready = tuple[dict[int, Allowed], dict[int, str]]  # by job: whom it may be rented from; why it was refused
 
 

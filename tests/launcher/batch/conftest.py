@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "run"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from whole import Sweep  # noqa: E402
+from whole import Sweep
 
 
 @pytest.fixture

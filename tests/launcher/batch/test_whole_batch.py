@@ -11,7 +11,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from whole import FAKETIME, FakeClock, Sweep, kill, killed_at_the_end, turns, until
+from whole import FAKETIME, FakeClock, Sweep, kill, killed_at_the_end, sleeps, until
 
 TEN = ("--confirm", "YES", "--max-cost", "10")
 ZURICH = ZoneInfo("Europe/Zurich")
@@ -35,38 +35,32 @@ def test_ten_dollars_over_twelve_jobs_hold_across_two_kills_midnight_and_the_end
         assert billed <= 10, f"the provider will bill ${billed}"
         seen.append(committed)
 
-    def quiet() -> bool:
-        """Nothing runs, and the launcher has looked at the clock again and again."""
-        live = [run for run, state, _ in sweep.runs() if state in ("planned", "approved", "reserved", "running", "collected")]
-        return not live and turns(launcher.pid) > quiet_since + 40
-
     launcher = sweep.batch(*TEN, **clock.env)
-    until(lambda: len(sweep.created()) >= 2, "two machines rented", also=held)
+    until(lambda: len(sweep.created()) >= 2, "two machines rented", held)
     kill(launcher)
     launcher = sweep.batch(**clock.env)  # no YES this time
-    until(lambda: len(sweep.created()) >= 3, "a third", also=held)
+    until(lambda: len(sweep.created()) >= 3, "a third", held)
     kill(launcher)
     first_night = len(sweep.created())
 
     launcher = sweep.batch(**clock.env)
     with killed_at_the_end(launcher):
-        quiet_since = turns(launcher.pid)
-        until(quiet, "the day's money spent", also=held)
+        until(lambda: "wait until 2026-10-25 00:00 Europe/Zurich" in sweep.said(), "the day's money spent", held)
         spent_first = len(sweep.created())
         assert first_night <= spent_first < 12
 
         clock.jump(utc(24, 22, 0))  # midnight
-        until(lambda: len(sweep.created()) > spent_first, "the next day's first", also=held)
-        quiet_since = turns(launcher.pid)
-        until(quiet, "the second day's money spent", also=held)
+        until(lambda: "wait until 2026-10-26 00:00 Europe/Zurich" in sweep.said(), "the second day's, too", held)
         spent_second = len(sweep.created())
+        assert spent_first < spent_second < 12
 
         clock.jump(utc(25, 22, 30))  # 24.5 h later the clocks say 23:30: it is the same day, of 25 hours
-        quiet_since = turns(launcher.pid)
-        until(quiet, "half an hour before midnight", also=held)
+        before = sleeps(launcher.pid)
+        until(lambda: sleeps(launcher.pid) > before + 100, "it looked at the clock again and again", held)
         assert len(sweep.created()) == spent_second
 
         clock.jump(utc(25, 23, 0))
+        until(lambda: launcher.poll() is not None, "the end", held)
         code, outcome, err = sweep.ended(launcher)
     held()
     assert len(sweep.created()) > spent_second
@@ -94,7 +88,7 @@ def test_deferred_jobs_run_as_reservations_settle_and_the_money_is_used(sweep: S
     sweep.file("total_usd: 4\n")
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "4.00")
     with killed_at_the_end(launcher):
-        until(lambda: launcher.poll() is not None, "the end", also=lambda: _under(sweep, Decimal(4)))
+        until(lambda: launcher.poll() is not None, "the end", lambda: _under(sweep, Decimal(4)))
         code, outcome, err = sweep.ended(launcher)
     # Three ceilings of $1.42 do not fit into $4; the third job ran because another had settled for less.
     assert len(outcome["runs"]) >= 3, err
@@ -137,7 +131,8 @@ def test_a_wrong_approval_reserves_nothing_and_leaves_no_batch(
 
 
 def test_one_failure_keeps_no_other_job_from_running_and_decides_the_exit_code(sweep: Sweep) -> None:
-    sweep.ground.job(5, "resources: {providers: [scripted]}\n", "bad.yaml", finetune={"exit": 12, "say": "it diverged"})
+    diverges = {"exit": 12, "say": "it diverged"}
+    sweep.ground.job(5, "resources: {providers: [scripted]}\n", "bad.yaml", finetune=diverges)
     sweep.file("", "jobs: [bad.yaml, base.yaml]\n")
     code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
     assert code == 5, err
@@ -172,7 +167,7 @@ def test_a_price_that_moves_out_of_the_approval_defers_and_a_later_one_inside_go
     sweep.file("wait_hours: 0\n", TWO)
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(launcher):
-        until(lambda: sweep.created(), "the first")
+        until(sweep.created, "the first")
         sweep.prices("2.45")
         code, outcome, err = sweep.ended(launcher)
     assert code == 4, err
@@ -188,11 +183,10 @@ def test_a_price_that_moves_out_of_the_approval_defers_and_a_later_one_inside_go
 
 
 def test_a_second_launcher_of_the_same_batch_is_refused_while_the_first_is_at_it(sweep: Sweep) -> None:
-    sweep.ground.job(400, "resources: {providers: [scripted]}\n", "base.yaml")
-    sweep.file("", TWO)
+    sweep.file("", TWO.replace("base.yaml\n", "{job: base.yaml, with: {spec.max_steps: 3000}}\n").replace("6", "4000"))
     first = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(first):
-        until(lambda: sweep.created(), "the first")
+        until(sweep.created, "the first")
         code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
         assert (code, "another launcher" in outcome["error"]["message"]) == (4, True), err
         first.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A batch of real runner processes on the scripted provider, whose bill is the oracle; under a clock that can jump."""
+"""A batch of real runner processes on the scripted provider, whose bill is the oracle; and a clock that can jump."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from jobs import REPO
 SCRIPTED = REPO / "tests" / "launcher" / "scripted"
 FAKETIME = [Path(each) for each in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
                                     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")]  # fmt: skip
+PATIENCE_S = 180
 OFFER = {"provider": "scripted", "offer_id": "m1", "gpu": "RTX 4090", "count": 1, "vram_gb": 24,
          "usd_per_hour": "2.40", "trust": "secure", "region": "DE"}  # fmt: skip
 
@@ -30,7 +31,7 @@ class Sweep:
     """A folder with a batch file, its jobs, budget and prices; `launcher` and the provider's bill."""
 
     def __init__(self, folder: Path, day: str = "6.00", at_once: int = 4, providers: str = "[scripted]") -> None:
-        self.folder, self.home = folder, folder / "home"
+        self.folder, self.home, self._starts = folder, folder / "home", 0
         self.ground: FastGround = make_ground(folder / "ground")
         self.job = self.ground.job(5, f"resources: {{providers: {providers}}}\n", "base.yaml")
         self.budget(day=day, at_once=at_once, providers=providers)
@@ -45,9 +46,9 @@ class Sweep:
     def budget(self, day: str = "6.00", month: str = "50.00", at_once: int = 4, providers: str = "[scripted]",
                approval: str = "[typed, preapproved]") -> None:  # fmt: skip
         (self.ground.folder / "budgets.yaml").write_text(
-            f"default: lab\ntime_zone: Europe/Zurich\nbudgets:\n  lab:\n    per_run_usd: 5.00\n    per_day_usd: {day}\n"
-            f"    per_month_usd: {month}\n    max_usd_per_hour: 2.50\n    concurrent_runs: {at_once}\n"
-            f"    providers: {providers}\n    approval: {approval}\n"
+            "default: lab\ntime_zone: Europe/Zurich\nbudgets:\n  lab:\n    per_run_usd: 5.00\n"
+            f"    per_day_usd: {day}\n    per_month_usd: {month}\n    max_usd_per_hour: 2.50\n"
+            f"    concurrent_runs: {at_once}\n    providers: {providers}\n    approval: {approval}\n"
         )
 
     def prices(self, usd_per_hour: str) -> None:
@@ -65,18 +66,28 @@ class Sweep:
 
     def file(self, text: str = "", jobs: str = "") -> Path:
         """Write the batch file: twelve jobs unless told otherwise."""
-        grid = "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [3, 4, 5], spec.learning_rate: [1e-4, 2e-4, 3e-4, 4e-4]}\n"
+        over = "{spec.max_steps: [3, 4, 5], spec.learning_rate: [1e-4, 2e-4, 3e-4, 4e-4]}"
         path = self.ground.folder / "sweep.yaml"
-        path.write_text(text + (jobs or grid))
+        path.write_text(text + (jobs or f"matrix:\n  job: base.yaml\n  over: {over}\n"))
         return path
 
     def start(self, *args: object, **env: str) -> subprocess.Popen[str]:
         """`launcher ARGS` without a terminal."""
         command = [sys.executable, "-m", "launcher", "--home", self.home, *args]
-        return subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            stdin=subprocess.DEVNULL, cwd=self.folder, env={**self.env, **env},
-        )  # fmt: skip
+        self._starts += 1
+        with self._said.open("w") as said:
+            return subprocess.Popen(
+                [str(part) for part in command], stdout=subprocess.PIPE, stderr=said, text=True,
+                stdin=subprocess.DEVNULL, cwd=self.folder, env={**self.env, **env},
+            )  # fmt: skip
+
+    @property
+    def _said(self) -> Path:
+        return self.folder / f"said.{self._starts}"
+
+    def said(self) -> str:
+        """What the launcher that was started last has told so far."""
+        return self._said.read_text()
 
     def batch(self, *args: object, **env: str) -> subprocess.Popen[str]:
         """`launcher batch` at the prices of the file."""
@@ -85,7 +96,9 @@ class Sweep:
 
     def ended(self, process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
         """(exit code, its JSON object, stderr) of a launcher."""
-        out, err = process.communicate(timeout=300)
+        said = Path(f"/proc/{process.pid}/fd/2").resolve() if process.poll() is None else self._said
+        out, _ = process.communicate(timeout=300)
+        err = said.read_text()
         assert "Traceback" not in err, err
         assert len(out.splitlines()) == 1, f"{out}\n{err}"
         return process.returncode, json.loads(out), err
@@ -123,7 +136,7 @@ class Sweep:
     def committed(self) -> Decimal:
         """Charges, and what open reservations still hold beyond them: all of it, at one moment."""
         rows = self.ledger(
-            "select r.amount_usd, r.settled_at, (select group_concat(c.amount_usd) from charges c where c.run = r.run) "
+            "select amount_usd, settled_at, (select group_concat(c.amount_usd) from charges c where c.run = r.run) "
             "from reservations r"
         )
         total = Decimal(0)
@@ -137,13 +150,13 @@ class Sweep:
         return self.ledger("select run, state, item from runs order by created_at")  # type: ignore[return-value]
 
 
-def until(happened: Callable[[], Any], what: str, seconds: float = 120, also: Callable[[], None] | None = None) -> Any:
+def until(happened: Callable[[], Any], what: str, also: Callable[[], None] | None = None) -> Any:
     """Wait for something; `also` is asked to hold all the while."""
-    ends = time.monotonic() + seconds
+    ends = time.monotonic() + PATIENCE_S
     while not (found := happened()):
         if also is not None:
             also()
-        assert time.monotonic() < ends, f"{what}: not within {seconds} s"
+        assert time.monotonic() < ends, f"{what}: not within {PATIENCE_S} s"
         time.sleep(0.02)
     return found
 
@@ -174,8 +187,8 @@ class FakeClock:
         }  # fmt: skip
 
 
-def turns(pid: int) -> int:
-    """How often a process has gone to sleep so far: a scheduler that waits does at every turn."""
+def sleeps(pid: int) -> int:
+    """How often a process has gone to sleep so far: a scheduler that waits does some times at every turn."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("voluntary_ctxt")))
 
