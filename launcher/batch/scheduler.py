@@ -219,7 +219,7 @@ class Scheduler:
     def _plan(self, item: Item, left: Usd | None) -> Planned:
         """The job's plan inside its approval, at prices asked for just now where it costs money."""
         allowed = self._allowed.get(item.index)
-        wishes = replace(self._wishes, within=allowed, most_usd=self._approved.amount_usd)
+        wishes = replace(self._wishes, within=allowed)
         planned = plan_job(item.job, self._home, self._clock, wishes, most_usd=left)
         if planned.plan.is_free:
             return planned
@@ -239,10 +239,13 @@ class Scheduler:
         stands = self.standing()
         if error.facts.get("when") != "now" or self._approved.amount_usd == ZERO or error.facts.get("cap"):
             return None
-        try:
-            alone = plan_job(item.job, self._home, self._clock, self._wishes).plan.ceiling_usd
+        try:  # what it would take if the batch had all its money still
+            planned = self._plan(item, None)
         except RefusedError:
             return None
+        approval, alone = self._approval(item.index), planned.plan.ceiling_usd
+        if approval is None or not approval.allowed.covers(planned.plan.choice.offer):
+            return Deferral(_outside(planned, approval))
         if stands.charged + alone > stands.amount:
             words = f"${stands.charged} of its ${stands.amount} is charged, and it may cost ${alone}"
             return Deferral(f"the batch's money does not reach: {words}", never=True)

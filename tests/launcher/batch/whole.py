@@ -35,13 +35,23 @@ class Sweep:
         self.ground: FastGround = make_ground(folder / "ground")
         self.job = self.ground.job(5, f"resources: {{providers: {providers}}}\n", "base.yaml")
         self.budget(day=day, at_once=at_once, providers=providers)
-        self.prices("2.40")
         self.script(fractions=[0.5, 0.8, 0.3])
         self.env = {
             **os.environ, "LAUNCHER_RECIPE_PYTHON": str(self.ground.python), "LAUNCHER_SCRIPT": str(self._script),
             "PYTHONPATH": f"{REPO}{os.pathsep}{SCRIPTED}",
         }  # fmt: skip
         self.env.pop("CI", None)  # there, a ledger on this disk would have to be owned up to
+        self.prices("1.00")
+        if "local" not in providers:
+            self.rate = self._rate_for(Decimal("1.42"))
+            self.prices(str(self.rate))
+
+    def _rate_for(self, ceiling: Decimal) -> Decimal:
+        """The dollars an hour at which one of the jobs may cost about this much, whatever the estimate says."""
+        command = ("plan", self.ground.job(6, "resources: {providers: [scripted]}\n", "probe.yaml"), "--offers",
+                   self.folder / "offers.json", "--json")  # fmt: skip
+        _, plan, _ = self.ended(self.start(*command, LAUNCHER_HOME=str(self.folder / "elsewhere")))
+        return (ceiling / Decimal(plan["ceiling_usd"])).quantize(Decimal("0.01"))
 
     def budget(self, day: str = "6.00", month: str = "50.00", at_once: int = 4, providers: str = "[scripted]",
                approval: str = "[typed, preapproved]") -> None:  # fmt: skip
