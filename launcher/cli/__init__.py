@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "attach": ("launcher.cli.attach", "Watch a run again."),
     "stop": ("launcher.cli.stop", "Collect what there is, then release."),
     "resume": ("launcher.cli.resume", "Go on from the journal."),
+    "reap": ("launcher.cli.reap", "Free what dead runs hold; release what is ours and should be gone."),
     "budget": ("launcher.cli.budget", "What is left of each budget."),
     "costs": ("launcher.cli.costs", "What was spent, expected against charged."),
     "report": ("launcher.cli.report", "The report, leaderboards and receipt of a run."),

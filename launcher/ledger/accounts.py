@@ -65,8 +65,7 @@ class Accounts(Reservations):
         """
         with self.writing() as db:
             state = db.execute(select(t.runs.c.state).where(t.runs.c.run == run_id)).scalar_one()
-            rented = (t.leases.c.run == run_id) & (t.leases.c.state != LeaseState.RELEASED)
-            if state in RUN_TERMINAL or db.execute(select(t.leases.c.lease).where(rented)).first():
+            if state in RUN_TERMINAL or self._owes(db, run_id):
                 return False
             charged = str(self._charged(db, t.charges.c.run == run_id))
             outcome: dict[str, Any] = {

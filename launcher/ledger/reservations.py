@@ -81,12 +81,10 @@ class Reservations(Store):
     def settle(self, run_id: str) -> Usd:
         """Close a run's reservation; returns the sum of its charges (USD). Idempotent.
 
-        While a lease of it is not released, something may still bill: the reservation then stays open.
+        While a lease of it is not released, or released but not charged yet, the reservation stays open.
         """
         with self.writing() as db:
-            leases = t.leases.c
-            bills = (leases.run == run_id) & (leases.state != LeaseState.RELEASED)
-            if db.execute(select(leases.lease).where(bills)).first() is None:
+            if not self._owes(db, run_id):
                 self._close(db, run_id, "settled")
             return self._charged(db, t.charges.c.run == run_id)
 
@@ -122,6 +120,11 @@ class Reservations(Store):
         """The runs that hold money under a budget, oldest first: what `concurrent_runs` counts."""
         with self.reading() as db:
             return self._holders(db, budget)
+
+    def owes(self, run_id: str) -> bool:
+        """Whether a lease of the run may still bill, or is released and not charged yet."""
+        with self.reading() as db:
+            return self._owes(db, run_id)
 
     # -- how the caps stand -------------------------------------------------------------------------------
 
@@ -190,6 +193,11 @@ class Reservations(Store):
     def _reservation(self, db: Connection, run_id: str) -> Reservation | None:
         row = db.execute(select(t.reservations).where(t.reservations.c.run == run_id)).mappings().first()
         return None if row is None else reservation_of(row)
+
+    def _owes(self, db: Connection, run_id: str) -> bool:
+        leases, charged = t.leases.c, select(t.charges.c.lease).where(t.charges.c.run == run_id)
+        owing = (leases.state != LeaseState.RELEASED) | leases.lease.not_in(charged)
+        return db.execute(select(leases.lease).where((leases.run == run_id) & owing)).first() is not None
 
     def _close(self, db: Connection, run_id: str, kind: str) -> None:
         held = t.reservations.c

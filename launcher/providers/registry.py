@@ -32,6 +32,13 @@ def can_rent(name: str) -> bool:
     return name in BUILT_IN or _plugin(name) is not None
 
 
+def rentable() -> tuple[str, ...]:
+    """Every provider that this launcher can create machines at."""
+    from importlib.metadata import entry_points
+
+    return (*BUILT_IN, *sorted({point.name for point in entry_points(group=PLUGINS)} - set(BUILT_IN)))
+
+
 def _plugin(name: str) -> Factory | None:
     from importlib.metadata import entry_points
 

@@ -15,10 +15,9 @@ from launcher.errors import ExitCode, LauncherError, LedgerError
 from launcher.home import Home
 from launcher.hosts.base import Host, StepStatus
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
-from launcher.money import Usd
 from launcher.plan import Plan
-from launcher.providers.base import Intent, Machine, Presence, Provider
-from launcher.providers.release import release
+from launcher.providers.base import Intent, Presence, Provider
+from launcher.providers.release import charge, machine_of, release
 from launcher.report.after_run import gate_of, write_receipt_alone, write_reports
 from launcher.runner.collect import collect, list_again
 from launcher.runner.control import stop_asked
@@ -98,7 +97,7 @@ class Runner:
         if stop_asked(self._dir) and not self._live_leases():
             raise self._nothing_kept("asked to stop", "before it began")
         lease = self._lease()
-        host = self._provider.connect(_machine(lease))
+        host = self._provider.connect(machine_of(lease))
         lease = self._staged(lease, host)
         for step in steps_of(self._plan):
             result = self._ledger.step(self._run_id, step.name)
@@ -142,7 +141,7 @@ class Runner:
                 machine = self._provider.create(intent)
             rate = {"ref": machine.ref, "usd_per_hour": str(machine.usd_per_hour)}
             lease = self._ledger.move_lease(lease.lease, LeaseState.CREATED, machine=rate)
-        held = _machine(lease)
+        held = machine_of(lease)
         if held.usd_per_hour > lease.max_usd_per_hour:  # invariant 7: the provider's own word, at renting
             words = f"{lease.provider} rents {lease.offer_id} at ${held.usd_per_hour}/h, not at the "
             raise _Ending(
@@ -306,9 +305,7 @@ class Runner:
             released = release(self._ledger, lease, self._provider, self._clock)
             self._mirror.say("lease", lease=lease.lease, state=released.state.value, proof=released.proof or [])
             if released.state is LeaseState.RELEASED:
-                until = parse_iso(released.updated_at)
-                charge = self._provider.charged(_machine(released), parse_iso(released.created_at), until)
-                self._ledger.charge(released, charge.amount, charge.source)
+                charge(self._ledger, released, self._provider)
             done = done and released.state is LeaseState.RELEASED
         return done
 
@@ -360,12 +357,6 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     return f"{type(error).__name__}: {error} (a fault of the launcher: runner.log has the whole story)"
-
-
-def _machine(lease: Lease) -> Machine:
-    held = lease.machine or {}
-    rate = Usd(held["usd_per_hour"]) if "usd_per_hour" in held else lease.max_usd_per_hour
-    return Machine(str(held.get("ref", lease.label)), lease.label, rate)
 
 
 def _paths(plan: Plan) -> dict[str, str]:

@@ -167,14 +167,17 @@ def test_settling_frees_what_was_not_charged(ledger: Ledger) -> None:
     assert ledger.remaining(CAPS)["per_day_usd"] == Usd(8)
 
 
-def test_a_reservation_stays_open_while_a_lease_may_still_bill(ledger: Ledger) -> None:
+def test_a_reservation_stays_open_until_each_lease_is_released_and_charged(ledger: Ledger) -> None:
     run = holding(ledger, "5")
     lease = leased(ledger, run)
     assert ledger.settle(run) == ZERO
     assert ledger.remaining(CAPS)["per_day_usd"] == Usd(5)
     ledger.move_lease(lease.lease, LeaseState.RELEASED)
     ledger.settle(run)
-    assert ledger.remaining(CAPS)["per_day_usd"] == Usd(10)
+    assert ledger.remaining(CAPS)["per_day_usd"] == Usd(5)  # released, but nobody has said what it cost
+    ledger.charge(lease, Usd(1), "invoice")
+    ledger.settle(run)
+    assert ledger.remaining(CAPS)["per_day_usd"] == Usd(9)
 
 
 def test_a_charge_above_the_reservation_counts_in_full(ledger: Ledger) -> None:
