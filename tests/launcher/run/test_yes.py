@@ -7,6 +7,8 @@ from fast import FastGround
 from jobs import Launcher
 from paid import PaidGround, Terminal, offer
 
+from launcher.money import Usd
+
 PROMPT = "Type YES"
 
 
@@ -89,7 +91,7 @@ def test_yes_rents_and_the_ledger_knows_who_approved_what(paid: PaidGround) -> N
     assert approval["allowed"]["providers"] == ["scripted"]
     reserved = ledger.reservation(run.run)
     assert reserved is not None
-    assert str(reserved.amount_usd) == run.plan["candidates"][run.plan["chosen"]]["ceiling"]["usd"].rstrip("0")
+    assert reserved.amount_usd == Usd(run.plan["candidates"][run.plan["chosen"]]["ceiling"]["usd"])
     assert ledger.spent(run.run) == paid.billed() > 0
     assert reserved.settled_at is not None
     assert paid.billed() <= reserved.amount_usd
