@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from launcher.budgets import Budget
 from launcher.errors import BadInputError, RefusedError
-from launcher.estimate import Estimate, Estimator, expected_usd
+from launcher.estimate import Estimator, expected_usd
 from launcher.job import Job
 from launcher.ledger.caps import Caps
 from launcher.money import ZERO, Usd
@@ -18,6 +18,7 @@ from launcher.offers import Market
 from launcher.offers.offer import Offer
 from launcher.plan.ceiling import IDLE_NIGHT_H, ceiling_of, idle_usd, worst_case
 from launcher.plan.model import Allowed, Candidate, Ceiling, LeftOut, Plan, settings
+from launcher.plan.ranking import Judged, Ranking
 from launcher.plan.rules import Rules
 from launcher.prepare import Prepared
 from launcher.providers.traits import Traits, traits_of
@@ -57,45 +58,30 @@ class Purse:
         return min(self.remaining.values())
 
 
-@dataclass
-class _Judged:
-    """An offer with its estimate and cost; its ceiling is worked out only when somebody asks."""
-
-    offer: Offer
-    guess: Estimate
-    p50: float  # USD expected in all: to rank by, never to show or to reserve
-    why_not: str | None
-    ceiling: Ceiling | None = None
-    waits: bool = False  # it would fit if runs that are under way cost less than they hold, or on another day
-
-
 def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estimator: Estimator,
               wishes: Wishes) -> Plan:  # fmt: skip
     """Judge every offer and choose; raises RefusedError (exit 4) with the reasons when nothing fits."""
     rules = Rules(job, purse.budget, wishes.provider, wishes.gpu)
     judge = _Judge(rules, purse, wishes)
     refused: dict[str, list[Offer]] = defaultdict(list)
-    judged: list[_Judged] = []
+    allowed: list[Offer] = []
     for offer in market.offers:
         why = rules.refusal(offer)
         if why is None:
-            weighed = estimator.weigh(offer)
-            guess = weighed.estimate
-            judged.append(_Judged(offer, guess, weighed.usd_p50, None if guess.fits else guess.why_not))
+            allowed.append(offer)
         else:
             refused[why].append(offer)
-    judged.sort(key=lambda each: (each.p50, each.guess.seconds_p50, each.offer.offer_id))
-    rented = [each for each in judged if each.offer.usd_per_hour > ZERO]
-    local = next((each for each in judged if each.offer.provider == "local" and judge.fits(each)), None)
-    cheapest = next(filter(judge.fits, rented), None)
-    by_time = sorted(rented, key=lambda each: (each.guess.seconds_p50, each.p50))
-    fastest = next(filter(judge.fits, by_time), None)
-    choice = _choose(wishes, local, cheapest, fastest, judged, judge.fits)
+    here = [offer for offer in allowed if offer.provider == "local"]
+    ranking = Ranking((offer for offer in allowed if offer.provider != "local"), estimator)
+    at_home = sorted((ranking.judge(offer) for offer in here), key=lambda each: each.guess.seconds_p50)
+    local = next(filter(judge.fits, at_home), None)
+    cheapest = next(filter(judge.fits, ranking.by_cost()), None)
+    fastest = next(filter(judge.fits, ranking.by_time()), None) if cheapest else None
+    choice = _inside(wishes, ranking, judge) or _choose(wishes, local, cheapest, fastest)
     if choice is None:
-        raise _nothing_fits(job, purse, judged, refused, market, judge)
-    listed = _listed(judged, judge, [choice, cheapest, fastest, local])
-    unfit = _unfit(judged, judge)
-    candidates = (*(_candidate(each, judge) for each in listed), *unfit)
+        raise _nothing_fits(job, ranking, refused, market)
+    listed = _listed(ranking, judge, [choice, cheapest, fastest, local])
+    candidates = (*(_candidate(each, judge) for each in listed), *_unfit(ranking, judge))
     place = {id(each): index for index, each in enumerate(listed)}
     traits = traits_of(choice.offer)
     assert traits is not None  # the rules let no other through
@@ -112,7 +98,7 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
         cheapest=place.get(id(cheapest)),
         fastest=place.get(id(fastest)),
         local=place.get(id(local)) if local else _index_of_local(candidates),
-        left_out=tuple(_left_out(judged, refused, {id(each) for each in listed})),
+        left_out=tuple(_left_out(ranking, refused, listed)),
         considered=len(market.offers),
         sources=tuple(
             {"name": s.name, "ok": s.ok, "error": s.error, "as_of": s.as_of, "stale": s.stale} for s in market.sources
@@ -141,13 +127,13 @@ class _Judge:
     def __init__(self, rules: Rules, purse: Purse, wishes: Wishes) -> None:
         self._rules, self._purse, self._wishes = rules, purse, wishes
 
-    def fits(self, each: _Judged) -> bool:
+    def fits(self, each: Judged) -> bool:
         """Whether the machine, the hours and the money are enough; says why not in `each`."""
         if each.why_not is None and each.ceiling is None:
             each.why_not = self._too_much(each)
         return each.why_not is None
 
-    def ceiling(self, each: _Judged) -> Ceiling:
+    def ceiling(self, each: Judged) -> Ceiling:
         """The most a run there may cost."""
         if each.ceiling is None:
             traits, budget = traits_of(each.offer) or _unknown(each.offer), self._purse.budget
@@ -161,7 +147,7 @@ class _Judge:
             )  # fmt: skip
         return each.ceiling
 
-    def _too_much(self, each: _Judged) -> str | None:
+    def _too_much(self, each: Judged) -> str | None:
         budget, hours = self._purse.budget, each.guess.seconds_p90 / 3600
         if each.guess.failure_chance >= MOST_FAILURES:
             return f"a machine like this fails {100 * each.guess.failure_chance:.0f}% of such runs"
@@ -181,53 +167,45 @@ class _Judge:
 _PERIODS = {"per_day_usd": "today", "per_month_usd": "this month", "batch_usd": "in the batch"}
 
 
-def _choose(wishes: Wishes, local: _Judged | None, cheapest: _Judged | None, fastest: _Judged | None,
-            judged: list[_Judged], fits: Callable[[_Judged], bool]) -> _Judged | None:  # fmt: skip
-    if wishes.within is not None:
-        inside = [e for e in judged if wishes.within.covers(e.offer) and fits(e) and _under(e, wishes.most_usd)]
-        same = [each for each in inside if (each.offer.provider, each.offer.offer_id) == wishes.keep]
-        if inside:
-            return (same or inside)[0]
+def _inside(wishes: Wishes, ranking: Ranking, judge: _Judge) -> Judged | None:
+    """The choice inside an approval that was given: the very offer where it still is in it, else the cheapest."""
+    within = wishes.within
+    if within is None:
+        return None
+
+    def covered(each: Judged) -> bool:
+        if not (within.covers(each.offer) and judge.fits(each)):
+            return False
+        return wishes.most_usd is None or judge.ceiling(each).usd <= wishes.most_usd
+
+    same = (each for each in ranking.by_cost() if (each.offer.provider, each.offer.offer_id) == wishes.keep)
+    return next(filter(covered, same), None) or next(filter(covered, ranking.by_cost()), None)
+
+
+def _choose(wishes: Wishes, local: Judged | None, cheapest: Judged | None,
+            fastest: Judged | None) -> Judged | None:  # fmt: skip
     if wishes.prefer == "local":
         return local
-    both = [each for each in (local, cheapest) if each is not None]
     if wishes.prefer == "fastest":
         both = [each for each in (local, fastest) if each is not None]
         return min(both, key=lambda each: each.guess.seconds_p50, default=None)
-    if wishes.prefer == "cheapest":
-        return min(both, key=lambda each: each.p50, default=None)
-    return local or cheapest
+    return local or cheapest  # at price 0 this machine is the cheapest, too
 
 
-def _under(each: _Judged, most: Usd | None) -> bool:
-    return most is None or (each.ceiling is not None and each.ceiling.usd <= most)
-
-
-def _listed(judged: list[_Judged], judge: _Judge, always: Iterable[_Judged | None]) -> list[_Judged]:
-    """The ones worth showing, best first: one line a machine type, provider and region while there are many."""
-    shown: dict[int, _Judged] = {}
-    kinds: set[tuple[str, str, int, str]] = set()
-    for each in judged:
-        kind = (each.offer.provider, each.offer.gpu, each.offer.count, each.offer.trust)
-        if kind not in kinds and judge.fits(each):
-            kinds.add(kind)
-            shown[id(each)] = each
-            if len(shown) == KEPT:
-                break
-    for chosen in always:
-        if chosen is not None:
-            shown.setdefault(id(chosen), chosen)
+def _listed(ranking: Ranking, judge: _Judge, always: Iterable[Judged | None]) -> list[Judged]:
+    """The ones worth showing, best first: one of each kind while there are many."""
+    shown = {id(each): each for each in ranking.best_of_each_kind(judge.fits)[:KEPT]}
+    shown |= {id(each): each for each in always if each is not None}
     return sorted(shown.values(), key=lambda each: (each.p50, each.guess.seconds_p50, each.offer.offer_id))
 
 
-def _unfit(judged: list[_Judged], judge: _Judge) -> tuple[Candidate, ...]:
+def _unfit(ranking: Ranking, judge: _Judge) -> tuple[Candidate, ...]:
     """The cheapest offer of each reason, this machine always among them."""
-    first: dict[str, _Judged] = {}
-    kinds: dict[str, str] = {}
-    for each in judged:
+    first: dict[str, Judged] = {}
+    cheapest = [ranking.judge(min(offers, key=_price)) for offers in ranking.unfit.values()]
+    for each in sorted([*ranking.judged, *cheapest], key=lambda each: each.p50):
         if each.why_not is not None:
-            kind = kinds.get(each.why_not) or kinds.setdefault(each.why_not, _kind_of(each.why_not))
-            first.setdefault("local" if each.offer.provider == "local" else kind, each)
+            first.setdefault("local" if each.offer.provider == "local" else _kind_of(each.why_not), each)
     chosen = sorted(first.values(), key=lambda each: (each.offer.provider != "local", each.p50))[:KEPT_UNFIT]
     return tuple(_candidate(each, judge) for each in chosen)
 
@@ -237,30 +215,36 @@ def _kind_of(why: str) -> str:
     return "".join(c for c in why if not (c.isdigit() or c in ".,"))
 
 
-def _left_out(judged: list[_Judged], refused: dict[str, list[Offer]], listed: set[int]) -> list[LeftOut]:
+def _price(offer: Offer) -> Usd:
+    return offer.usd_per_hour
+
+
+def _left_out(ranking: Ranking, refused: dict[str, list[Offer]], listed: list[Judged]) -> list[LeftOut]:
     """Everything that is not listed, by reason: the most numerous first, with the cheapest as an example."""
-    count: dict[str, int] = defaultdict(int)
-    first: dict[str, tuple[Offer, str]] = {}
-    kinds: dict[str, str] = {}
-    for each in judged:  # the cheapest first
-        if id(each) in listed or each.offer.provider == "local":
-            continue
-        why = each.why_not or "dearer in all"
-        kind = kinds.get(why) or kinds.setdefault(why, _kind_of(why))
-        count[kind] += 1
-        if kind not in first:
-            first[kind] = (each.offer, why)
-    for why, offers in refused.items():
-        count[why] += len(offers)
-        first.setdefault(why, (min(offers, key=lambda offer: offer.usd_per_hour), why))
-    found = []
-    for kind, (offer, why) in first.items():
-        example = f"{offer.provider} {offer.gpu} ${offer.usd_per_hour}/h"
-        found.append(LeftOut(count=count[kind], why=why, example=example))
-    return sorted(found, key=lambda item: -item.count)
+    reasons = {why: (len(offers), min(offers, key=_price), why) for why, offers in refused.items()}
+    for why, offers in ranking.unfit.items():
+        _count(reasons, _kind_of(why), min(offers, key=_price), why, len(offers))
+    judged = [each for each in ranking.judged if each.offer.provider != "local"]
+    unfit = [each for each in judged if each.why_not is not None and each.guess.fits]
+    for each in unfit:  # the cheapest first
+        _count(reasons, _kind_of(each.why_not or ""), each.offer, each.why_not or "", 1)
+    shown = {id(each) for each in listed}
+    lost = [each for each in judged if each.why_not is None and id(each) not in shown]
+    rest = len(ranking) - len(unfit) - sum(each.offer.provider != "local" for each in listed)
+    if rest > 0 and lost:
+        _count(reasons, "dearer in all", lost[0].offer, "dearer in all", rest)
+    return [
+        LeftOut(count=count, why=why, example=f"{offer.provider} {offer.gpu} ${offer.usd_per_hour}/h")
+        for count, offer, why in sorted(reasons.values(), key=lambda item: -item[0])
+    ]
 
 
-def _candidate(each: _Judged, judge: _Judge) -> Candidate:
+def _count(reasons: dict[str, tuple[int, Offer, str]], kind: str, offer: Offer, why: str, more: int) -> None:
+    count, first, words = reasons.get(kind, (0, offer, why))
+    reasons[kind] = (count + more, first, words)
+
+
+def _candidate(each: Judged, judge: _Judge) -> Candidate:
     traits = traits_of(each.offer)
     ceiling = judge.ceiling(each)
     p50, p90 = expected_usd(each.offer, each.guess)
@@ -280,7 +264,7 @@ def _index_of_local(candidates: tuple[Candidate, ...]) -> int | None:
     return next((index for index, candidate in enumerate(candidates) if candidate.is_local), None)
 
 
-def _providers(listed: list[_Judged], judge: _Judge, ceiling: Usd, choice: _Judged) -> tuple[str, ...]:
+def _providers(listed: list[Judged], judge: _Judge, ceiling: Usd, choice: Judged) -> tuple[str, ...]:
     """Who may be rented from under this approval: the choice, and the others shown that stay under its ceiling."""
     if ceiling == ZERO:
         return (choice.offer.provider,)
@@ -288,22 +272,19 @@ def _providers(listed: list[_Judged], judge: _Judge, ceiling: Usd, choice: _Judg
     return tuple(sorted({choice.offer.provider, *inside}))
 
 
-def _nothing_fits(job: Job, purse: Purse, judged: list[_Judged], refused: dict[str, list[Offer]], market: Market,
-                  judge: _Judge) -> Exception:  # fmt: skip
+def _nothing_fits(job: Job, ranking: Ranking, refused: dict[str, list[Offer]], market: Market) -> RefusedError:
     """Why nothing fits, and what would help; `when` is `now` where it will fit once money is free again."""
     if not market.offers:
         asked = "; ".join(f"{s.name}: {s.error}" for s in market.sources if not s.ok)
         return RefusedError(f"there are no offers at all ({asked or 'no source was asked'}).", fix="launcher offers")
     reasons: dict[str, str] = {}
-    for each in sorted(judged, key=lambda each: (each.offer.provider != "local", each.p50)):
-        judge.fits(each)
-        if each.why_not is None:
-            continue
-        where = "this machine" if each.offer.provider == "local" else f"{each.offer.provider} {each.offer.gpu}"
-        reasons.setdefault(_kind_of(each.why_not), f"{where}: {each.why_not}")
-    for why, offers in refused.items():
-        cheapest = min(offers, key=lambda offer: offer.usd_per_hour)
-        reasons.setdefault(why, f"{cheapest.provider} {cheapest.gpu}: {why}")
+    for each in sorted(ranking.judged, key=lambda each: (each.offer.provider != "local", each.p50)):
+        if each.why_not is not None:
+            where = "this machine" if each.offer.provider == "local" else f"{each.offer.provider} {each.offer.gpu}"
+            reasons.setdefault(_kind_of(each.why_not), f"{where}: {each.why_not}")
+    for why, offers in [*ranking.unfit.items(), *refused.items()]:
+        cheapest = min(offers, key=_price)
+        reasons.setdefault(_kind_of(why), f"{cheapest.provider} {cheapest.gpu}: {why}")
     shown = list(reasons.values())
     more = f"; and {len(shown) - 5} more reasons" if len(shown) > 5 else ""
     error = RefusedError(
@@ -311,7 +292,7 @@ def _nothing_fits(job: Job, purse: Purse, judged: list[_Judged], refused: dict[s
         fix="Lower max_steps, raise the budget's caps or max_hours, or allow more providers (launcher offers).",
         file=job.path,
     )
-    error.facts = {"when": "now" if any(each.waits for each in judged) else "never"}
+    error.facts = {"when": "now" if any(each.waits for each in ranking.judged) else "never"}
     return error
 
 

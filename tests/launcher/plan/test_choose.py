@@ -22,6 +22,7 @@ from launcher.offers import Market
 from launcher.offers.offer import Offer
 from launcher.plan import Allowed, Plan, Wishes, make_plan
 from launcher.plan.choose import Purse
+from launcher.plan.ranking import Ranking
 from launcher.prepare import Prepared, prepare
 from launcher.providers.traits import traits_of
 
@@ -266,6 +267,36 @@ OFFERS = st.lists(
     max_size=12,
 )
 DOLLARS = st.decimals("0", "6", places=2).map(str)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    offers=st.lists(
+        st.builds(
+            offer,
+            provider=st.sampled_from(["vast", "runpod"]),
+            usd=st.decimals("0.01", "4", places=2).map(str),
+            gpu=st.sampled_from(["RTX 3060 12GB", "RTX 4090", "H100 SXM"]),
+            vram=st.sampled_from([24.0, 48.0]),
+            inet_down_mbps=st.sampled_from([None, 3.0, 80.0, 101.0, 114.0, 900.0, 4000.0]),
+            inet_up_mbps=st.sampled_from([None, 40.0, 700.0]),
+            reliability=st.sampled_from([None, 0.6, 0.99]),
+            boot_s=st.sampled_from([None, 20.0, 400.0]),
+            disk_usd_per_gb_month=st.sampled_from([Usd("0"), Usd("0.2")]),
+            usd_per_gb_down=st.sampled_from([Usd("0"), Usd("0.02")]),
+        ),
+        max_size=25,
+    )
+)
+def test_offers_are_handed_out_in_the_exact_order_although_most_are_never_judged(
+    folder: Path, prepared: Prepared, offers: list[Offer]
+) -> None:
+    ranking = Ranking(offers, Estimator(job_of(folder), prepared))
+    by_cost, by_time = list(ranking.by_cost()), list(ranking.by_time())
+    assert len(by_cost) == len(by_time) == len(offers)
+    assert [each.p50 for each in by_cost] == sorted(each.p50 for each in by_cost)
+    times = [(each.guess.seconds_p50, each.p50) for each in by_time]
+    assert times == sorted(times)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
