@@ -121,14 +121,19 @@ def _reason(error: object) -> str:
     return clean(said)
 
 
-def run(ctx: Context, command: list[str]) -> Iterator[bytes]:
+def run(ctx: Context, command: list[str], env: dict[str, str] | None = None) -> Iterator[bytes]:
     """A program's lines, as they come; it and its children are ended at the deadline, or when nobody reads on.
 
     Raises SourceError when it cannot be started, says too much, or fails (with its last line on stderr).
     """
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=env,
         )
     except OSError as error:
         raise SourceError(f"{command[0]} cannot be started: {_reason(error)}") from None

@@ -17,7 +17,7 @@ from launcher.offers.source import Context, number, rows_of, text, usd
 NAME = "brev"
 PROVIDERS: tuple[str, ...] = ("brev",)
 TIMEOUT_S = 20.0
-CACHED = True
+KEPT_S = 300.0
 REDIRECTS: tuple[str, ...] = ("BREV_PUBLIC_API_URL", "PATH")  # PATH: which brev answers
 
 # brev-cli pkg/cmd/gpusearch/gpusearch.go: unitMultipliers, hoursInMonth, and the duration expressions.

@@ -16,7 +16,6 @@ from launcher.clock import iso, parse_iso
 from launcher.home import Home
 from launcher.offers.offer import Offer
 
-KEPT = timedelta(minutes=5)  # asked again after this
 KEPT_FOR_FAILURE = timedelta(days=1)  # shown, marked stale, when the source fails
 _VERSION = 1
 _OFFERS = TypeAdapter(list[Offer])

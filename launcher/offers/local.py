@@ -18,7 +18,7 @@ from launcher.offers.source import Context, clean
 NAME = "local"
 PROVIDERS: tuple[str, ...] = ("local",)
 TIMEOUT_S = 5.0  # a driver that hangs is known to happen
-CACHED = False  # free memory changes by the second
+KEPT_S = 0.0  # free memory changes by the second
 REDIRECTS: tuple[str, ...] = ()
 
 _WORTH_NAMING_GB = 0.05  # a desktop's many small windows are one figure

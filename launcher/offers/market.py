@@ -19,7 +19,7 @@ from launcher.offers import cache
 from launcher.offers.offer import Offer
 from launcher.offers.source import Context, NotAskedError, SourceError, clean, refuse_price
 
-SOURCES: tuple[str, ...] = ("local", "vast", "runpod", "brev")
+SOURCES: tuple[str, ...] = ("local", "vast", "runpod", "brev", "others")
 GRACE_S = 0.5  # between a source's own time-out, which knows why, and ours, which only knows that
 CLOCKS_MAY_DIFFER = timedelta(minutes=5)
 
@@ -78,11 +78,13 @@ def ask_market(home: Home, clock: Clock, *, providers: Collection[str] | None = 
     reports: list[SourceReport] = []
     questions: list[_Question] = []
     for module in modules:
-        ctx = Context(clock, disk_gb, time.monotonic() + module.TIMEOUT_S)
-        redirects = [f"{name}={os.environ.get(name, '')}" for name in module.REDIRECTS]
-        questions.append(_Question(module, ctx, cache.path_of(home, module.NAME, f"disk_gb={disk_gb:g}", *redirects)))
-    known = {id(q): None if fresh or not q.source.CACHED else cache.read(q.kept_at, clock.now(), cache.KEPT)
-             for q in questions}  # fmt: skip
+        ctx = Context(clock, disk_gb, time.monotonic() + module.TIMEOUT_S, wanted)
+        depends_on = [f"{name}={os.environ.get(name, '')}" for name in module.REDIRECTS]
+        if wanted is not None and len(module.PROVIDERS) > 1:
+            depends_on.append(f"providers={','.join(sorted(wanted & {*module.PROVIDERS}))}")
+        kept_at = cache.path_of(home, module.NAME, f"disk_gb={disk_gb:g}", *depends_on)
+        questions.append(_Question(module, ctx, kept_at))
+    known = {id(question): None if fresh else _still_good(question) for question in questions}
     _ask_at_once([q for q in questions if known[id(q)] is None])
     for question in questions:
         kept = known[id(question)]
@@ -143,6 +145,11 @@ def _ask(question: _Question, done: queue.SimpleQueue[tuple[_Question, list[Offe
     done.put((question, answer, clean(error), asked))
 
 
+def _still_good(question: _Question) -> cache.Kept | None:
+    at_most = timedelta(seconds=question.source.KEPT_S)
+    return cache.read(question.kept_at, question.ctx.clock.now(), at_most) if at_most else None
+
+
 def _answered(question: _Question, fresh: bool) -> tuple[list[Offer], SourceReport]:
     """A question's offers and report; after a failure the last known prices, marked stale."""
     source, ctx = question.source, question.ctx
@@ -150,10 +157,10 @@ def _answered(question: _Question, fresh: bool) -> tuple[list[Offer], SourceRepo
     if question.answer is not None:
         found = _sane(question.answer, ctx)
         note = "; ".join(filter(None, (_left_out(ctx), *ctx.notes)))
-        if source.CACHED:
+        if source.KEPT_S:
             cache.write(question.kept_at, cache.Kept(now, found, note))
         return found, _report(source.NAME, found, note=note, as_of=iso(now))
-    if question.asked and source.CACHED and not fresh:
+    if question.asked and source.KEPT_S and not fresh:
         kept = cache.read(question.kept_at, now, cache.KEPT_FOR_FAILURE)
         if kept:
             found = [offer.model_copy(update={"stale": True}) for offer in kept.offers]

@@ -15,7 +15,7 @@ from launcher.offers.source import Context, NotAskedError, SourceError, clean, n
 NAME = "runpod"
 PROVIDERS: tuple[str, ...] = ("runpod",)
 TIMEOUT_S = 15.0
-CACHED = True
+KEPT_S = 300.0
 REDIRECTS: tuple[str, ...] = ("RUNPOD_API_BASE_URL",)  # as the runpod package and SkyPilot have it
 
 DISK_USD_PER_GB_MONTH = Usd("0.10")  # container disk while the pod runs: docs.runpod.io/pods/storage

@@ -4,7 +4,7 @@ A source is a module of this package with
     NAME        of the source, as reports show it
     PROVIDERS   whose offers it brings
     TIMEOUT_S   the longest anybody waits for it
-    CACHED      whether its answer is kept for some minutes
+    KEPT_S      how long an answer is good for (seconds); 0: asked every time
     REDIRECTS   environment variables that send its questions elsewhere: another address, another cache
     offers(ctx) all it has to offer, as Offers; raises NotAskedError or SourceError
 """
@@ -50,6 +50,7 @@ class Context:
     clock: Clock
     disk_gb: float  # that the machine will need: where disk is part of the price
     ends: float  # time.monotonic() after which nobody listens any more
+    providers: frozenset[str] | None = None  # whose offers are wanted; None: all
     left_out: Counter[str] = field(default_factory=Counter)  # reason -> rows
     notes: list[str] = field(default_factory=list)  # what a person should know beside the offers
     secrets: list[str] = field(default_factory=list)  # never to be shown, whatever an error quotes

@@ -16,7 +16,7 @@ from launcher.offers.source import Context, NotAskedError, number, rows_of, text
 NAME = "vast"
 PROVIDERS: tuple[str, ...] = ("vast",)
 TIMEOUT_S = 20.0
-CACHED = True
+KEPT_S = 300.0
 REDIRECTS: tuple[str, ...] = ("VAST_URL",)
 
 MOST_ROWS = 3000  # the cheapest; the whole market of verified hosts is smaller

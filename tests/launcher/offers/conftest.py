@@ -35,6 +35,10 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for name in ("VAST_URL", "RUNPOD_API_BASE_URL", "BREV_PUBLIC_API_URL", "GPUHUNT_CATALOG_URL"):
         monkeypatch.setenv(name, NOBODY)
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, NOBODY)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
     return monkeypatch
 
 

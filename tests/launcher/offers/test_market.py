@@ -142,7 +142,7 @@ def test_foreign_code_that_hangs_or_exits_is_a_line_too(
     alone.setattr(runpod, "offers", lambda _ctx: time.sleep(60))
     alone.setattr(brev, "offers", lambda _ctx: sys.exit("no licence"))
     alone.setattr(vast, "offers", lambda _ctx: 1 / 0)
-    market = ask(home, clock)
+    market = ask(home, clock, "local", "vast", "runpod", "brev")
     assert report(market, "runpod").error == "did not answer in 0.2 s"
     assert report(market, "brev").error == "failed: SystemExit: no licence"
     assert report(market, "vast").error == "failed: ZeroDivisionError: division by zero"

@@ -45,7 +45,7 @@ def test_every_module_that_calls_itself_a_source_is_asked_and_has_what_a_source_
         assert module.__name__.rpartition(".")[2] == module.NAME
         assert module.PROVIDERS and all(isinstance(name, str) for name in module.PROVIDERS)
         assert 0 < module.TIMEOUT_S <= 60
-        assert isinstance(module.CACHED, bool) and isinstance(module.REDIRECTS, tuple) and callable(module.offers)
+        assert module.KEPT_S >= 0 and isinstance(module.REDIRECTS, tuple) and callable(module.offers)
 
 
 def test_no_two_sources_bring_the_same_provider() -> None:
