@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from launcher.batch.planning import Outlook, Prospect
+from launcher.cli.show_plan import gpu_words, span_words
 from launcher.money import ZERO
 from launcher.viewer.state import clock_words
 
@@ -78,9 +79,8 @@ def _cells(each: Prospect, outlook: Outlook) -> tuple[str, ...]:
         return number, each.item.name, "refused" if same is None else f"same as {same + 1}: one run", "", "", ""
     plan = each.planned.plan
     offer, guess = plan.choice.offer, plan.choice.estimate
-    gpu = f"{offer.gpu} × {offer.count}" if offer.count > 1 else offer.gpu
-    where = f"this machine: {gpu}" if offer.provider == "local" else f"{offer.provider} {gpu}"
-    time = f"{clock_words(guess.seconds_p50)} – {clock_words(guess.seconds_p90)}"
+    where = "this machine" if plan.choice.is_local else offer.provider
+    where, time = f"{where}, {gpu_words(plan.choice)}", span_words(guess.seconds_p50, guess.seconds_p90)
     return number, each.item.name, where, time, f"${plan.choice.usd_p50}", f"${plan.ceiling_usd}"
 
 

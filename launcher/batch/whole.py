@@ -66,7 +66,7 @@ def run_batch(file: Path, home: Home, clock: Clock, wishes: Wishes, consent: Con
             out.say(f"What was not started can go on, without another YES: launcher batch {file}")
         title = f"Batch {batch.title}: {sum_line(outcome)}"
         told = f"Worst: exit {outcome['exit']}. {sum_line(outcome)}\n\n{plain(rows)}\n\n{outcome['summary']}"
-        for words in notify(batch.file.notify, title, told, os.environ):
+        for words in notify([name for name in batch.file.notify if os.environ.get(name)], title, told, os.environ):
             out.warn(words)
     out.result(outcome)
     return int(outcome["exit"])

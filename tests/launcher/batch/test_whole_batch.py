@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from whole import FAKETIME, FakeClock, Sweep, kill, killed_at_the_end, sleeps, until
+from whole import FAKETIME, FakeClock, Sweep, ended, kill, killed_at_the_end, sleeps, until
 
 TEN = ("--confirm", "YES", "--max-cost", "10")
 ZURICH = ZoneInfo("Europe/Zurich")
@@ -60,7 +63,7 @@ def test_ten_dollars_over_twelve_jobs_hold_across_two_kills_midnight_and_the_end
         assert len(sweep.created()) == spent_second
 
         clock.jump(utc(25, 23, 0))
-        until(lambda: launcher.poll() is not None, "the end", held)
+        until(partial(ended, launcher), "the end", held)
         code, outcome, err = sweep.ended(launcher)
     held()
     assert len(sweep.created()) > spent_second
@@ -88,7 +91,7 @@ def test_deferred_jobs_run_as_reservations_settle_and_the_money_is_used(sweep: S
     sweep.file("total_usd: 4\n")
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "4.00")
     with killed_at_the_end(launcher):
-        until(lambda: launcher.poll() is not None, "the end", lambda: _under(sweep, Decimal(4)))
+        until(partial(ended, launcher), "the end", lambda: _under(sweep, Decimal(4)))
         code, outcome, err = sweep.ended(launcher)
     # Three ceilings of about $1.42 do not fit into $4; the third job ran because another had settled for less.
     assert len(outcome["runs"]) >= 3, err
@@ -206,3 +209,53 @@ def test_jobs_on_this_machine_need_no_yes_and_run_one_after_another(tmp_path: Pa
     assert {run["usd_per_point"] for run in outcome["runs"]} == {"0.00"}
     starts = [json.loads(line) for line in sweep.ground.trace.read_text().splitlines()]
     assert not [line for line in starts if line["word"] == "double"]
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("LAUNCHER_TEST_KILLS", "1"))))
+def test_killed_before_any_of_its_effects_again_and_again_no_job_starts_twice_and_no_yes_is_asked_again(
+    sweep: Sweep, seed: int
+) -> None:
+    rng = random.Random(seed)
+    sweep.budget(day="20.00", at_once=2)
+    sweep.file("total_usd: 9\n", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [3, 4, 5, 6]}\n")
+    lives = approved = 0
+    while True:
+        consent = () if approved else ("--confirm", "YES", "--max-cost", "9")
+        process = sweep.batch(*consent, dies=rng.randint(3, 30) + 4 * lives)
+        with killed_at_the_end(process):
+            until(partial(ended, process), "its death or its end", lambda: _under(sweep, Decimal(9)))
+        if process.returncode != -signal.SIGKILL:
+            break
+        lives += 1
+        assert "Traceback" not in sweep.said()
+        approved = len(sweep.ledger("select * from events where kind = 'batch.terms'"))
+        assert lives < 100
+    code, outcome, err = sweep.ended(process)
+    assert code == 0, err
+    assert lives >= 3
+    assert [run["state"] for run in outcome["runs"]] == ["settled"] * 4
+    assert len(sweep.created()) == len(sweep.runs()) == 4
+    assert Decimal(outcome["usd"]["charged"]) == sweep.billed()
+    assert sweep.ground.starts("finetune") == 4
+
+
+def test_a_runner_that_dies_in_a_batch_is_taken_up_again(sweep: Sweep) -> None:
+    sweep.file("", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [300, 4]}\n")
+    launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
+    with killed_at_the_end(launcher):
+        runner = until(lambda: next(sweep.home.glob("runs/*/runner.json"), None), "a runner")
+        until(sweep.ground.trace.exists, "its recipe")
+        os.kill(json.loads(runner.read_text())["pid"], signal.SIGKILL)
+        code, outcome, err = sweep.ended(launcher)
+    assert code == 0, err
+    assert [run["state"] for run in outcome["runs"]] == ["settled", "settled"]
+    assert len(sweep.created()) == 2
+
+
+def test_a_release_that_cannot_be_proven_is_the_worst_that_happened(sweep: Sweep) -> None:
+    sweep.script(fractions=[0.5], refuse_release=100)
+    sweep.file("", "jobs: [base.yaml]\n")
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
+    assert code == 6, err
+    assert outcome["runs"][0]["exit"] == 6
+    assert Decimal(outcome["usd"]["reserved"]) + Decimal(outcome["usd"]["charged"]) >= sweep.billed()

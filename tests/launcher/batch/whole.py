@@ -22,6 +22,7 @@ from jobs import REPO
 SCRIPTED = REPO / "tests" / "launcher" / "scripted"
 FAKETIME = [Path(each) for each in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
                                     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")]  # fmt: skip
+DYING = Path(__file__).resolve().with_name("dying_launcher.py")
 PATIENCE_S = 180
 OFFER = {"provider": "scripted", "offer_id": "m1", "gpu": "RTX 4090", "count": 1, "vram_gb": 24,
          "usd_per_hour": "2.40", "trust": "secure", "region": "DE"}  # fmt: skip
@@ -81,9 +82,10 @@ class Sweep:
         path.write_text(text + (jobs or f"matrix:\n  job: base.yaml\n  over: {over}\n"))
         return path
 
-    def start(self, *args: object, **env: str) -> subprocess.Popen[str]:
-        """`launcher ARGS` without a terminal."""
-        command = [sys.executable, "-m", "launcher", "--home", self.home, *args]
+    def start(self, *args: object, dies: int = 0, **env: str) -> subprocess.Popen[str]:
+        """`launcher ARGS` without a terminal; with `dies`, killed just before its so many-th effect on the world."""
+        how = [DYING, dies] if dies else ["-m", "launcher"]
+        command = [sys.executable, *how, "--home", self.home, *args]
         self._starts += 1
         with self._said.open("w") as said:
             return subprocess.Popen(
@@ -99,10 +101,10 @@ class Sweep:
         """What the launcher that was started last has told so far."""
         return self._said.read_text()
 
-    def batch(self, *args: object, **env: str) -> subprocess.Popen[str]:
+    def batch(self, *args: object, dies: int = 0, **env: str) -> subprocess.Popen[str]:
         """`launcher batch` at the prices of the file."""
         path = self.ground.folder / "sweep.yaml"
-        return self.start("batch", path, "--offers", self.folder / "offers.json", "--json", *args, **env)
+        return self.start("batch", path, "--offers", self.folder / "offers.json", "--json", *args, dies=dies, **env)
 
     def ended(self, process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
         """(exit code, its JSON object, stderr) of a launcher."""
@@ -212,6 +214,11 @@ def killed_at_the_end(process: subprocess.Popen[str]) -> Iterator[subprocess.Pop
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> bool:
+    """Whether a launcher is gone."""
+    return process.poll() is not None
 
 
 def kill(process: subprocess.Popen[str]) -> None:

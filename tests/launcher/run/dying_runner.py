@@ -15,8 +15,15 @@ EFFECTS = {"os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rm
 
 
 def main(home: str, run: str, allowed: int) -> int:
-    from launcher.ledger.journal import Ledger
     from launcher.runner.__main__ import main as run_it
+
+    die_before(allowed)
+    return run_it(home, run)
+
+
+def die_before(allowed: int) -> None:
+    """From now on this process is killed before that many effects."""
+    from launcher.ledger.journal import Ledger
 
     left = allowed
 
@@ -42,7 +49,6 @@ def main(home: str, run: str, allowed: int) -> int:
 
     Ledger._note = noted  # type: ignore[assignment,method-assign]
     sys.addaudithook(hook)
-    return run_it(home, run)
 
 
 if __name__ == "__main__":
