@@ -1,0 +1,310 @@
+"""What training takes of memory, measured on the real architecture with random weights, against the estimate.
+
+    python bench/vram.py [--seconds 20] [--batches 1,2] [--methods full,frozen_encoder] [--base NAME]
+
+Two measurements. "saved": every byte that the encoder keeps for backward, counted tensor by tensor under fake
+tensors (no memory, any length, any batch) in float32 and in bf16 autocast as CUDA does it; the memory.layer_* and
+memory.subsampling_* figures of recipes/constants.toml are solved from it. "peak": real steps (encoder, prediction
+network, joint, TDT loss, AdamW), by resident memory on a CPU (float32) or torch.cuda's own peak on a GPU (bf16);
+each in a process of its own. Prints estimate against measurement and writes bench/results/vram.json.
+Runs itself in the recipe environment; a CPU needs 15 GB of memory for the 0.6B model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+
+from recipes.constants import figure  # noqa: E402
+from recipes.models.memory import training_need  # noqa: E402
+from recipes.models.shape import Shape, shape_of  # noqa: E402
+
+RESULT = Path(__file__).parent / "results" / "vram.json"
+TOKENS_A_SECOND = 4.1  # as the reported figures have it
+
+
+def main() -> int:
+    """Measure in child processes of the recipe environment; returns 0."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--batches", default="1,2")
+    parser.add_argument("--methods", default="full,frozen_encoder")
+    parser.add_argument("--base", default="nvidia/parakeet-tdt-0.6b-v2")
+    parser.add_argument("--saved-only", action="store_true")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        asked = json.loads(given.child)
+        print(json.dumps(saved(asked) if asked["what"] == "saved" else peak(asked)))
+        return 0
+    shape = shape_of(given.base)
+    found: dict[str, Any] = {"base": given.base, "seconds": given.seconds, "saved": solved(shape), "peaks": []}
+    for name, figures in found["saved"].items():
+        for figure_name, (here, measured) in figures.items():
+            print(f"{name:5} {figure_name:36} constants {here:>10,.1f}   measured {measured:>10,.1f}")
+    for method in [] if given.saved_only else given.methods.split(","):
+        for batch in map(int, given.batches.split(",")):
+            row = child(
+                {"what": "peak", "base": given.base, "method": method, "batch": batch, "seconds": given.seconds}
+            )
+            need = training_need(
+                shape, method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
+                half=row["half"], on_gpu=row["on_gpu"],
+            )  # fmt: skip
+            margin = 1 + figure("memory.margin_share")
+            row |= {
+                "estimate_gb": round(need.total / margin, 2),
+                "with_margin_gb": round(need.total, 2),
+                "static_estimate_gb": round(need.static, 2),
+                "ratio": round(need.total / margin / row["peak_gb"], 3),
+            }
+            found["peaks"].append(row)
+            print(f"{method:15} batch {batch}: measured {row['peak_gb']:.2f} GB, estimate {row['estimate_gb']:.2f} "
+                  f"({row['ratio']:.0%}), with margin {row['with_margin_gb']:.2f}", flush=True)  # fmt: skip
+    if not given.saved_only:
+        found |= {
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+            "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def child(asked: dict[str, Any]) -> dict[str, Any]:
+    """Run one measurement in the recipe environment."""
+    from launcher.environment import recipe_python
+
+    # Freed memory goes back to the system at once, so that resident memory is what is held.
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "MALLOC_MMAP_THRESHOLD_": "262144"}
+    command = [str(recipe_python()), str(Path(__file__).resolve()), "--child", json.dumps(asked)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"bench/vram.py: a measurement failed\n{done.stderr[-2000:]}")
+    held: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return held
+
+
+# --- what is saved for backward -----------------------------------------------------------------------------
+
+
+def solved(shape: Shape) -> dict[str, dict[str, tuple[float, float]]]:
+    """(constants.toml, measured) of each figure, from four runs that differ in layers and length."""
+    made: dict[str, dict[str, tuple[float, float]]] = {}
+    for kind in ("half", "full"):
+        few, many = shape.layers // 2, shape.layers
+        asked = [(few, 20.0), (many, 20.0), (few, 40.0), (many, 40.0)]
+        held = child({"what": "saved", "kind": kind, "width": shape.width, "heads": shape.heads, "runs": asked})[
+            "bytes"
+        ]
+        short, long = (held[1] - held[0]) / (many - few), (held[3] - held[2]) / (many - few)  # a layer, 20 s and 40 s
+        frames = 20.0 * shape.frames_per_s
+        pair = (long - 2 * short) / (2 * frames**2 * shape.heads)
+        linear = (short - pair * frames**2 * shape.heads) / (frames * shape.width)
+        subsampling = (held[1] - many * short) / frames
+        names = (
+            "layer_{}_bytes_per_frame_width",
+            "layer_{}_bytes_per_frame_pair_head",
+            "subsampling_{}_bytes_per_frame",
+        )
+        made[kind] = {
+            name.format(kind): (figure(f"memory.{name.format(kind)}"), round(value, 1))
+            for name, value in zip(names, (linear, pair, subsampling), strict=True)
+        }
+    return made
+
+
+def saved(asked: dict[str, Any]) -> dict[str, Any]:
+    """Bytes kept for backward by encoders of so many layers over so many seconds; parameters' copies not counted."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    half = asked["kind"] == "half"
+    if half:
+        as_cuda_autocast()
+    counted = []
+    for layers, seconds in asked["runs"]:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            encoder = conformer(asked["width"], layers, asked["heads"])
+            parameters = sum(p.numel() for p in encoder.parameters())
+            own = {p.untyped_storage()._cdata for p in encoder.parameters()}
+            kept: dict[int, Any] = {}
+
+            def keep(tensor: Any, own: set[int] = own, kept: dict[int, Any] = kept) -> Any:
+                storage = tensor.untyped_storage()
+                if storage._cdata not in own:
+                    kept[storage._cdata] = storage
+                return tensor
+
+            frames = int(seconds * 100)
+            signal, lengths = torch.randn(1, 128, frames), torch.full((1,), frames)
+            hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+            with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                encoder(audio_signal=signal, length=lengths)
+            total = sum(storage.nbytes() for storage in kept.values())
+            counted.append(total - (parameters * figure("memory.half_copy_bytes_per_parameter") if half else 0))
+    return {"bytes": counted}
+
+
+def as_cuda_autocast() -> None:
+    """CUDA's autocast keeps layer norms and softmax in float32, and its dropout a mask of one byte: do the same."""
+    import torch
+    from torch.nn import functional
+
+    norm, softmax = functional.layer_norm, torch.softmax
+
+    def layer_norm(x: Any, *rest: Any, **named: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return norm(x.float(), *rest, **named)
+
+    def in_float32(x: Any, dim: int, **_: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return softmax(x.float(), dim=dim)
+
+    def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+        return torch.native_dropout(x, p, training)[0] if training and p else x
+
+    functional.layer_norm, functional.dropout = layer_norm, dropout
+    torch.softmax = functional.softmax = in_float32
+
+
+def conformer(width: int, layers: int, heads: int) -> Any:
+    """NeMo's encoder as Parakeet has it."""
+    from recipes.models.quiet import import_nemo_quietly
+
+    import_nemo_quietly(None)
+    import nemo.collections.asr as nemo_asr
+
+    encoder = nemo_asr.modules.ConformerEncoder(
+        feat_in=128, n_layers=layers, d_model=width, use_bias=False, subsampling="dw_striding", subsampling_factor=8,
+        subsampling_conv_channels=256, n_heads=heads, conv_kernel_size=9, xscaling=False, dropout=0.1,
+        dropout_att=0.1, dropout_pre_encoder=0.1,
+    )  # fmt: skip
+    return encoder.train()
+
+
+# --- the peak of real steps ---------------------------------------------------------------------------------
+
+
+class Peak:
+    """The most that this process held: torch.cuda's own figure, or resident memory seen every 5 ms."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self.bytes = 0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        import time
+
+        while True:
+            self.bytes = max(self.bytes, resident())
+            time.sleep(0.005)
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak(asked: dict[str, Any]) -> dict[str, Any]:
+    """GB at the peak of two steps, and what the weights, gradients and moments of them are."""
+    import gc
+
+    import torch
+
+    shape = shape_of(asked["base"])
+    encoder = conformer(shape.width, shape.layers, shape.heads)
+    gc.collect()
+    on_gpu = torch.cuda.is_available()
+    device, process = ("cuda" if on_gpu else "cpu"), resident()
+    process -= sum(p.numel() * p.element_size() for p in encoder.parameters())
+    decoder, joint, loss = transducer(shape, on_gpu=on_gpu)
+    parts = torch.nn.ModuleList([encoder, decoder, joint]).to(device)
+    frozen = asked["method"] == "frozen_encoder"
+    if frozen:
+        encoder.freeze()
+    optimizer = torch.optim.AdamW([p for p in parts.parameters() if p.requires_grad], lr=1e-5)
+    watch = Peak()
+    for _ in range(2):
+        total = forward(encoder, decoder, joint, loss, asked, shape, device, half=on_gpu)
+        optimizer.zero_grad()  # after the forward pass, as Lightning does: until then the last step's gradients stay
+        total.backward()
+        optimizer.step()
+        del total
+    moments = sum(v.numel() * v.element_size() for s in optimizer.state.values() for v in s.values())
+    weights = sum(p.numel() * p.element_size() for p in parts.parameters())
+    gradients = sum(p.numel() * 4 for p in parts.parameters() if p.requires_grad)
+    return {
+        "method": asked["method"], "batch": asked["batch"], "half": on_gpu, "on_gpu": on_gpu,
+        "peak_gb": round((torch.cuda.max_memory_reserved() if on_gpu else watch.bytes) / 1e9, 2),
+        "process_gb": round(process / 1e9, 2), "static_gb": round((weights + gradients + moments) / 1e9, 2),
+        "parameters": sum(p.numel() for p in parts.parameters()),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+    }  # fmt: skip
+
+
+def transducer(shape: Shape, *, on_gpu: bool) -> tuple[Any, Any, Any]:
+    """Prediction network, joint and TDT loss of the base's vocabulary, as Parakeet has them."""
+    import nemo.collections.asr as nemo_asr
+    from nemo.collections.asr.losses.rnnt import RNNTLoss
+
+    from recipes.models.losses import CpuTdtLoss
+
+    hidden, durations = shape.joint_hidden, [0, 1, 2, 3, 4]
+    decoder = nemo_asr.modules.RNNTDecoder(
+        prednet={"pred_hidden": 640, "pred_rnn_layers": 2, "t_max": None, "dropout": 0.2}, blank_as_pad=True,
+        vocab_size=shape.vocabulary, normalization_mode=None, random_state_sampling=False,
+    )  # fmt: skip
+    joint = nemo_asr.modules.RNNTJoint(
+        jointnet={"joint_hidden": hidden, "activation": "relu", "dropout": 0.2, "encoder_hidden": shape.width,
+                  "pred_hidden": 640},
+        num_classes=shape.vocabulary, num_extra_outputs=len(durations), vocabulary=None, log_softmax=None,
+        fuse_loss_wer=False,
+    )  # fmt: skip
+    kwargs = {"durations": durations, "sigma": 0.02, "omega": 0.1, "fastemit_lambda": 0.0, "clamp": -1.0}
+    loss = RNNTLoss(num_classes=shape.vocabulary, loss_name="tdt", loss_kwargs=kwargs)
+    if not on_gpu:
+        loss._loss = CpuTdtLoss(shape.vocabulary, durations, 0.02)
+        loss._force_float32 = True
+    return decoder, joint, loss
+
+
+def forward(encoder: Any, decoder: Any, joint: Any, loss: Any, asked: dict[str, Any], shape: Shape, device: str, *,
+            half: bool) -> Any:  # fmt: skip
+    """The loss over random audio features and tokens; the joint in parts, as the base fuses it."""
+    import torch
+
+    batch, frames = asked["batch"], int(asked["seconds"] * 100)
+    count = int(TOKENS_A_SECOND * asked["seconds"])
+    signal = torch.randn(batch, 128, frames, device=device)
+    lengths = torch.full((batch,), frames, device=device)
+    tokens = torch.randint(0, shape.vocabulary, (batch, count), device=device)
+    counts = torch.full((batch,), count, device=device)
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+        encoded, encoded_lengths = encoder(audio_signal=signal, length=lengths)
+        predicted, _, _ = decoder(targets=tokens, target_length=counts)
+        losses = []
+        size = shape.fused_batch_size or batch
+        for first in range(0, batch, size):
+            part = slice(first, first + size)
+            logits = joint(encoder_outputs=encoded[part], decoder_outputs=predicted[part])
+            losses.append(loss(log_probs=logits, targets=tokens[part], input_lengths=encoded_lengths[part],
+                               target_lengths=counts[part]))  # fmt: skip
+            del logits
+        return torch.stack([each.mean() for each in losses]).mean()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
