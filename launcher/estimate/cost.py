@@ -26,17 +26,25 @@ def expected_usd(offer: Offer, estimate: Estimate) -> tuple[Usd, Usd]:
 
 
 def expected_floats(offer: Offer, estimate: Estimate) -> tuple[float, float]:
-    """The same in plain dollars, for ranking thousands of offers; never shown, never reserved."""
-    disk_per_hour = float(offer.disk_usd_per_gb_month) * estimate.disk_gb / HOURS_A_MONTH
-    per_s = (float(offer.usd_per_hour) + disk_per_hour) / 3600
-    traffic = (
-        float(offer.usd_per_gb_down) * estimate.transfer_down_gb
-        + float(offer.usd_per_gb_up) * estimate.transfer_up_gb
-    )
-    retries = estimate.failure_chance / (1 - estimate.failure_chance)
-    again = retries * estimate.lost_s
-    traffic += retries * float(offer.usd_per_gb_down) * estimate.transfer_down_gb
-    return per_s * (estimate.seconds_p50 + again) + traffic, per_s * (estimate.seconds_p90 + again) + traffic
+    """The same in plain dollars, for ranking; never shown, never reserved."""
+    return dollars(
+        offer, seconds=(estimate.seconds_p50, estimate.seconds_p90), disk_gb=estimate.disk_gb,
+        up_gb=estimate.transfer_up_gb, down_gb=estimate.transfer_down_gb,
+        failing=(estimate.failure_chance, estimate.lost_s),
+    )  # fmt: skip
+
+
+def dollars(
+    offer: Offer, *, seconds: tuple[float, float], disk_gb: float, up_gb: float, down_gb: float,
+    failing: tuple[float, float],
+) -> tuple[float, float]:  # fmt: skip
+    """(p50, p90) from the parts: seconds are p50 and p90; `failing` the chance, and the seconds then lost."""
+    per_s = (float(offer.usd_per_hour) + float(offer.disk_usd_per_gb_month) * disk_gb / HOURS_A_MONTH) / 3600
+    chance, lost_s = failing
+    retries = chance / (1 - chance)
+    again = retries * lost_s
+    traffic = float(offer.usd_per_gb_down) * down_gb * (1 + retries) + float(offer.usd_per_gb_up) * up_gb
+    return per_s * (seconds[0] + again) + traffic, per_s * (seconds[1] + again) + traffic
 
 
 def rounded_up(dollars: float) -> Usd:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from launcher.estimate.cost import expected_floats
-from launcher.estimate.judgement import Estimate
+from launcher.estimate.cost import dollars
+from launcher.estimate.judgement import PHASES, Estimate
 from launcher.estimate.measured import Measured, Speed, gpu_name
-from launcher.estimate.phases import Line, failures, line_of, phases_of
+from launcher.estimate.phases import Around, around, line_of
 from launcher.estimate.speed import Rates, rates_of, step_s
 from launcher.estimate.workload import workload_of
 from launcher.job import Job
@@ -25,18 +24,27 @@ from recipes.models.memory import training_need
 if TYPE_CHECKING:
     from launcher.ledger import Throughput
 
-COARSE = 1.15  # bandwidths within this factor are judged as one
 
-
-class Weighed(NamedTuple):
+class Weighed:
     """An offer in a few numbers, to rank thousands by. Dollars are floats: `expected_usd` is for what is kept."""
 
-    fits: bool
-    usd_p50: float
-    usd_p90: float
-    seconds_p50: float
-    seconds_p90: float
-    estimate: Estimate
+    __slots__ = ("_estimator", "_offer", "fits", "seconds_p50", "seconds_p90", "usd_p50", "usd_p90", "why_not")
+
+    def __init__(self, estimator: Estimator, offer: Offer, there: _OnGpu) -> None:
+        self._estimator, self._offer = estimator, offer
+        self.fits, self.why_not = there.fitting.fits, there.fitting.why_not
+        around = there.around
+        course = around.course(offer)
+        self.seconds_p50, self.seconds_p90 = course.seconds_p50, course.seconds_p90
+        self.usd_p50, self.usd_p90 = dollars(
+            offer, seconds=(course.seconds_p50, course.seconds_p90), disk_gb=around.disk_gb, up_gb=around.up_gb,
+            down_gb=around.down_gb, failing=(course.failure_chance, course.lost_s),
+        )  # fmt: skip
+
+    @property
+    def estimate(self) -> Estimate:
+        """The whole estimate: made when it is asked for."""
+        return self._estimator.judge(self._offer)
 
 
 @dataclass(frozen=True)
@@ -47,15 +55,13 @@ class _OnGpu:
     fitting: Fitting
     half: bool
     speed: Speed
-    step_s: float
-    faster: float  # than arithmetic said, as measured
+    around: Around
 
 
 class Estimator:
-    """One for each job. `weigh` is for all offers, `judge` for one; both remember what they have seen.
+    """One for each job. `weigh` is for all offers (microseconds each), `judge` for the ones that are kept.
 
-    `measured` are the ledger's rows of earlier runs, of any GPU: the newest weigh most. 30,000 offers take a
-    fraction of a second: those that differ only in price share one Estimate object.
+    `measured` are the ledger's rows of earlier runs, of any GPU: the newest weigh most.
     """
 
     def __init__(self, job: Job, prepared: Prepared, measured: Sequence[Throughput] = ()) -> None:
@@ -65,27 +71,46 @@ class Estimator:
             for method in ("full", "frozen_encoder")
         }
         self._on_gpu: dict[tuple[Any, ...], _OnGpu] = {}
-        self._seen: dict[tuple[Any, ...], Estimate] = {}
-
-    def judge(self, offer: Offer) -> Estimate:
-        """Whether the job fits on this offer, how long it takes, what `auto` becomes there."""
-        machine = (offer.provider == "local", offer.gpu, offer.count, offer.vram_gb)
-        line = line_of(offer)
-        key = (machine, line.coarse(COARSE), offer.provider, offer.via, offer.trust, offer.interruptible,
-               offer.boot_s, None if offer.reliability is None else round(offer.reliability, 3))  # fmt: skip
-        found = self._seen.get(key)
-        if found is None:
-            there = self._on_gpu.get(machine)
-            if there is None:
-                there = self._on_gpu[machine] = self._judge_machine(offer)
-            found = self._seen[key] = self._judge(offer, there, line)
-        return found
 
     def weigh(self, offer: Offer) -> Weighed:
-        """The same with the expected cost: (fits, usd p50, p90, seconds p50, p90, estimate). Cheap: 30,000 offers."""
-        made = self.judge(offer)
-        p50, p90 = expected_floats(offer, made)
-        return Weighed(made.fits, p50, p90, made.seconds_p50, made.seconds_p90, made)
+        """Does it fit, how long, what it is expected to cost; without words."""
+        return Weighed(self, offer, self._there(offer))
+
+    def judge(self, offer: Offer) -> Estimate:
+        """Whether the job fits on this offer, how long it takes, what `auto` becomes there, and why."""
+        work, there = self._work, self._there(offer)
+        fitting, speed, around = there.fitting, there.speed, there.around
+        course = around.course(offer)
+        phases = {**course.setup._asdict(), **around.work}
+        asked = work.finetune.precision if work.finetune else "auto"
+        return Estimate(
+            fits=fitting.fits,
+            why_not=fitting.why_not,
+            needs_gb=round(fitting.needs_gb, 1),
+            seconds_p50=round(course.seconds_p50, 1),
+            seconds_p90=round(course.seconds_p90, 1),
+            phases={name: round(phases[name], 1) for name in PHASES},
+            source=speed.source,
+            sources=self._sources(there, offer),
+            steps=work.numbers.total_steps if work.numbers else 0,
+            parameters=int(work.shape.parameters),
+            audio_s=round(work.audio_s, 1),
+            audio_s_per_s=round(speed.audio_s_per_s, 2) if work.finetune else 0.0,
+            method=fitting.method if work.finetune else "",
+            batch_size=fitting.batch_size,
+            accumulate_grad_batches=fitting.accumulate,
+            precision=_precision(asked, half=there.half),
+            choices=_choices(offer, fitting),
+            transfer_up_gb=round(around.up_gb, 3),
+            transfer_down_gb=round(around.down_gb, 3),
+            disk_gb=round(around.disk_gb, 1),
+            failure_chance=round(course.failure_chance, 4),
+            lost_s=round(course.lost_s, 1),
+        )
+
+    def _there(self, offer: Offer) -> _OnGpu:
+        key = (offer.provider == "local", offer.gpu, offer.count > 0, offer.vram_gb)
+        return self._on_gpu.get(key) or self._on_gpu.setdefault(key, self._judge_machine(offer))
 
     def _judge_machine(self, offer: Offer) -> _OnGpu:
         """Fit and speed on one kind of machine."""
@@ -94,13 +119,19 @@ class Estimator:
         asked = work.finetune.precision if work.finetune else "auto"
         half = on_gpu and (asked == "16-mixed" or (rates.has_bf16 and asked in ("auto", "bf16-mixed")))
         memory_gb = offer.vram_gb if on_gpu else _memory_gb() if here else None
-        machine = Machine(memory_gb, half=half, on_gpu=on_gpu)
-        fitting = self._fit(machine)
+        fitting = self._fit(Machine(memory_gb, half=half, on_gpu=on_gpu))
         arithmetic = self._audio_rate(rates, fitting, half=half)
-        if not work.finetune:
-            return _OnGpu(
-                rates, fitting, half, Speed(arithmetic, figure("spread.arithmetic"), "arithmetic", ""), 0.0, 1.0
-            )
+        speed = self._speed(offer, fitting, arithmetic, half=half)
+        around_it = around(
+            work, rates, here=here, train_s=work.audio_s / speed.audio_s_per_s, spread=speed.spread, half=half,
+            faster=speed.audio_s_per_s / arithmetic,
+        )  # fmt: skip
+        return _OnGpu(rates, fitting, half, speed, around_it)
+
+    def _speed(self, offer: Offer, fitting: Fitting, arithmetic: float, *, half: bool) -> Speed:
+        """How fast this kind of machine trains: as measured, scaled or by arithmetic."""
+        if not self._work.finetune:
+            return Speed(arithmetic, figure("spread.arithmetic"), "arithmetic", "")
 
         def elsewhere(name: str) -> float:
             known = canonical(name)
@@ -109,13 +140,9 @@ class Estimator:
             there = rates_of(name, known.vram_gb, on_gpu=True)
             return self._audio_rate(there, fitting, half=known.supports_bf16 and half)
 
-        precision = _precision(asked, half=half)
-        name = gpu_name(offer.gpu, offer.count) if on_gpu else offer.gpu
-        speed = self._measured[fitting.method].speed(name, precision, arithmetic, elsewhere, on_gpu=on_gpu)
-        rows = fitting.batch_size * fitting.accumulate
-        return _OnGpu(
-            rates, fitting, half, speed, rows * work.mean_s / speed.audio_s_per_s, speed.audio_s_per_s / arithmetic
-        )
+        precision = _precision(self._work.finetune.precision, half=half)
+        name = gpu_name(offer.gpu, offer.count)
+        return self._measured[fitting.method].speed(name, precision, arithmetic, elsewhere, on_gpu=offer.count > 0)
 
     def _fit(self, machine: Machine) -> Fitting:
         work = self._work
@@ -136,47 +163,14 @@ class Estimator:
         a_step = step_s(self._work, rates, fitting.method, fitting.batch_size, fitting.accumulate, half=half)
         return fitting.batch_size * fitting.accumulate * self._work.mean_s / a_step
 
-    def _judge(self, offer: Offer, there: _OnGpu, line: Line) -> Estimate:
-        work, fitting, speed = self._work, there.fitting, there.speed
-        steps = work.numbers.total_steps if work.numbers else 0
-        train_s = steps * there.step_s
-        phases = phases_of(work, offer, line, there.rates, train_s=train_s, faster=there.faster, half=there.half)
-        p50 = sum(phases.seconds.values())
-        p90 = p50 + math.hypot(phases.at_work_s * (speed.spread - 1), phases.setup_s * (figure("spread.setup") - 1))
-        chance, lost_s = failures(offer, phases)
-        asked = work.finetune.precision if work.finetune else "auto"
-        return Estimate(
-            fits=fitting.fits,
-            why_not=fitting.why_not,
-            needs_gb=round(fitting.needs_gb, 1),
-            seconds_p50=round(p50, 1),
-            seconds_p90=round(p90, 1),
-            phases={name: round(seconds, 1) for name, seconds in phases.seconds.items()},
-            source=speed.source,
-            sources=self._sources(there, line),
-            steps=steps,
-            parameters=int(work.shape.parameters),
-            audio_s=round(work.audio_s, 1),
-            audio_s_per_s=round(speed.audio_s_per_s, 2) if work.finetune else 0.0,
-            method=fitting.method if work.finetune else "",
-            batch_size=fitting.batch_size,
-            accumulate_grad_batches=fitting.accumulate,
-            precision=_precision(asked, half=there.half),
-            choices=_choices(offer, fitting),
-            transfer_up_gb=round(phases.up_gb, 3),
-            transfer_down_gb=round(phases.down_gb, 3),
-            disk_gb=round(phases.disk_gb, 1),
-            failure_chance=round(chance, 4),
-            lost_s=round(lost_s, 1),
-        )
-
-    def _sources(self, there: _OnGpu, line: Line) -> dict[str, str]:
+    def _sources(self, there: _OnGpu, offer: Offer) -> dict[str, str]:
+        assumed = f"assumed {line_of(offer).down:g} Mbps: the offer does not tell"
         return {
             "speed": f"{there.speed.source}: {there.speed.words}" if self._work.finetune else "arithmetic",
             "gpu": there.rates.known,
             "memory": "recipes/constants.toml, with a margin of " + f"{figure('memory.margin_share'):.0%}",
             "base": self._work.shape.told_by,
-            "bandwidth": line.told_by,
+            "bandwidth": "the offer" if offer.inet_down_mbps or offer.provider == "local" else assumed,
         }
 
 

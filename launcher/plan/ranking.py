@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from launcher.estimate import Estimate, Estimator
-from launcher.estimate.estimator import COARSE
 from launcher.offers.offer import Offer
 from launcher.plan.model import Ceiling
 
@@ -118,7 +117,7 @@ class Ranking:
 
 def _rounded_up(mbps: float | None) -> float | None:
     """A speed that a line of so many Mbps never has, and few such speeds; None where nobody tells."""
-    return None if not mbps else COARSE * 1.5 ** math.ceil(math.log(max(mbps, 1.0), 1.5))
+    return None if not mbps else 1.5 ** math.ceil(math.log(max(mbps, 1.0), 1.5))
 
 
 def _perfect(offer: Offer, down: float | None, up: float | None) -> Offer:
