@@ -55,5 +55,7 @@ def command(click_context: click.Context, file: Path | None, gpus: tuple[str, ..
     given = click_context.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE
     show_offers(found, market.sources, ctx.out, clock.now(), limit)
     ctx.out.result(as_json(found[: limit or None] if given else found, market.sources))
+    if not market.sources:
+        ctx.out.say(f"Nobody lists prices of {', '.join(providers)}: such machines are one's own.", style="yellow")
     asked = [source for source in market.sources if source.asked]
     return int(ExitCode.REFUSED if asked and not any(source.ok for source in asked) else ExitCode.OK)

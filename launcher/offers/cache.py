@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -56,9 +57,10 @@ def write(path: Path, kept: Kept) -> None:
         "version": _VERSION, "asked_at": iso(kept.asked_at), "note": kept.note,
         "offers": _OFFERS.dump_python(kept.offers, mode="json", exclude_defaults=True),
     }  # fmt: skip
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (path.parent.parent, path.parent):  # the home itself, too, may not be there yet
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -66,3 +68,6 @@ def write(path: Path, kept: Kept) -> None:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+        for old in path.parent.glob("*.json"):  # answers to questions that nobody asks any more
+            if old.stat().st_mtime < path.stat().st_mtime - 2 * KEPT_FOR_FAILURE.total_seconds():
+                old.unlink(missing_ok=True)

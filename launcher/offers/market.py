@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -21,6 +22,7 @@ from launcher.offers.source import Context, NotAskedError, SourceError, clean, r
 
 SOURCES: tuple[str, ...] = ("local", "vast", "runpod", "brev", "others")
 GRACE_S = 0.5  # between a source's own time-out, which knows why, and ours, which only knows that
+DISK_STEP_GB = 20
 CLOCKS_MAY_DIFFER = timedelta(minutes=5)
 
 
@@ -72,6 +74,7 @@ def ask_market(home: Home, clock: Clock, *, providers: Collection[str] | None = 
     what was kept: no price older than this question is in the answer.
     """
     wanted = _wanted(providers)
+    disk_gb = math.ceil(disk_gb / DISK_STEP_GB) * DISK_STEP_GB  # jobs of about the same size share what is kept
     asked = source_modules(("local",) if file else SOURCES)
     modules = [module for module in asked if wanted is None or wanted & {*module.PROVIDERS}]
     offers: list[Offer] = []

@@ -272,7 +272,7 @@ def test_a_lost_key_hides_kept_prices(
 def test_what_is_kept_is_for_the_owner_alone_and_holds_no_key(home: Home, clock: StillClock, asked: Stranger) -> None:
     ask(home, clock, "runpod")
     (kept,) = (home.root / "offers").iterdir()
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (kept, kept.parent, home.root)] == [0o600, 0o700, 0o700]
     assert KEY not in kept.read_text()
 
 
@@ -306,6 +306,22 @@ def test_another_address_or_another_disk_is_another_answer(
     ask(home, clock, "runpod", disk_gb=200.0)
     monkeypatch.setenv("RUNPOD_API_BASE_URL", asked.url)
     assert str(ask(home, clock, "runpod").offers[0].usd_per_hour) == "0.69"
+
+
+def test_answers_that_nobody_asks_for_any_more_are_cleared_away(
+    home: Home, clock: StillClock, asked: Stranger
+) -> None:
+    ask(home, clock, "runpod")
+    (first,) = (home.root / "offers").iterdir()
+    os.utime(first, (0, 0))
+    ask(home, clock, "runpod", disk_gb=200.0)
+    assert first not in list((home.root / "offers").iterdir())
+
+
+def test_disks_of_about_one_size_share_an_answer(home: Home, clock: StillClock, asked: Stranger) -> None:
+    ask(home, clock, "runpod", disk_gb=41.0)
+    ask(home, clock, "runpod", disk_gb=60.0)
+    assert len(asked.asked) == 1
 
 
 def test_a_home_that_cannot_be_written_costs_only_the_memory(
