@@ -134,7 +134,7 @@ def throughput_of(run_dir: Path, run: str, offer: Offer, estimate: Estimate, at:
 def _precision_used(run_dir: Path) -> str | None:
     """What the recipe trained in at last: it falls back to 32 where a GPU cannot do what was asked."""
     try:
-        held = json.loads((run_dir / "finetune" / "training_run_info.json").read_text(encoding="utf-8"))
+        held = json.loads((run_dir / "training_run_info.json").read_text(encoding="utf-8"))
         return str(held["hyper_parameters"]["precision"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,6 +12,7 @@ from typing import Any
 from launcher import baselines, bundle
 from launcher.clock import Clock, iso, parse_iso
 from launcher.errors import ExitCode, LauncherError, LedgerError
+from launcher.estimate.measured import throughput_of
 from launcher.home import Home
 from launcher.hosts.base import Host, StepStatus
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
@@ -113,6 +114,8 @@ class Runner:
                 else:
                     result = self._perform(step, host, lease)
                 self._ledger.set_step(self._run_id, step.name, "done", result)
+                if step.name == FINETUNE:
+                    self._remember_speed()
             if step.name == BEFORE:
                 if not result.get("cached"):
                     self._keep_baseline()
@@ -279,6 +282,14 @@ class Runner:
             baselines.keep(self._home, self._plan, self._dir / BEFORE)
         except OSError as error:
             self._mirror.say("warning", message=f"the baseline could not be kept for later: {_in_words(error)}")
+
+    def _remember_speed(self) -> None:
+        """Keep how fast this GPU trained: the next estimate stands on it."""
+        choice = self._plan.choice
+        now = iso(self._clock.now())
+        measured = throughput_of(self._dir, self._run_id, choice.offer, choice.estimate, now)
+        if measured is not None:
+            self._ledger.add_throughput(measured)
 
     def _gate(self, *, cached: bool) -> None:
         """Ask whether tuning is worth it, where the job wants to know."""

@@ -95,6 +95,8 @@ class Recipe:
             done += 1
             write_json(checkpoints / f"{done}.json", {"step": done})
             self.events.emit("progress", step=done, total=total, loss=1.0 / done, metrics={"val_wer": 1.0 / done})
+            if "audio_s_per_s" in self.nature:
+                self.events.emit("throughput", audio_seconds_per_second=self.nature["audio_s_per_s"])
         if done >= total:
             self.misbehave()
         write_json(self.out / "adapted_model.nemo", {**self.nature, "trained": done})

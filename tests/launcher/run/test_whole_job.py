@@ -120,6 +120,15 @@ def test_the_same_job_again_takes_its_baseline_from_the_cache(
     assert outcome["scores"]["before"] == first["scores"]["before"]
 
 
+def test_what_training_measured_is_kept_for_the_next_estimate(finished: tuple[Launcher, dict[str, Any]]) -> None:
+    launcher, outcome = finished
+    (measured,) = [row for row in Ledger.open(Home(launcher.home)).throughputs() if row.run == outcome["run"]]
+    assert measured.audio_s_per_s > 0
+    assert measured.precision == "32"
+    assert measured.count == 0
+    assert measured.method == "full"
+
+
 def test_a_run_that_is_over_says_so_and_is_not_run_again(finished: tuple[Launcher, dict[str, Any]]) -> None:
     launcher, outcome = finished
     code, again, _ = launcher("resume", outcome["run"])

@@ -232,3 +232,14 @@ def test_a_second_launch_finds_the_first_and_asks_for_nothing(paid: PaidGround) 
     code, _, err = paid.run("stop", first["run"], "--now")
     assert code == 130, err
     assert [line["event"] for line in paid.bill()] == ["create", "end"]
+
+
+def test_what_a_run_measured_the_next_plan_believes(paid: PaidGround) -> None:
+    job = paid.job(steps=6, audio_s_per_s=321.0)
+    _, before, _ = paid.run("plan", job, "--offers", paid.offers_file)
+    assert before["chosen"]["estimate_source"] == "arithmetic"
+    code, _, err = paid.run("run", job, "--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5")
+    assert code == 0, err
+    _, after, _ = paid.run("plan", job, "--offers", paid.offers_file)
+    assert after["chosen"]["estimate_source"] == "measured here"
+    assert after["chosen"]["estimate"]["audio_s_per_s"] == 321.0
