@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 from launcher.offers.source import Context, SourceError, clean
 
+_running: set[subprocess.Popen[bytes]] = set()
 MOST_BYTES = 32_000_000  # of one answer; Vast's whole market is about 10 MB
 _CLOCKS_MAY_DIFFER = timedelta(minutes=5)
 
@@ -137,10 +139,12 @@ def run(ctx: Context, command: list[str], env: dict[str, str] | None = None) -> 
         )
     except OSError as error:
         raise SourceError(f"{command[0]} cannot be started: {_reason(error)}") from None
+    _running.add(process)
     try:
         yield from _lines(ctx, process)
     finally:
         _end(process)
+        _running.discard(process)
 
 
 def _lines(ctx: Context, process: subprocess.Popen[bytes]) -> Iterator[bytes]:
@@ -183,3 +187,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     ends = time.monotonic() + 1.0
     while process.poll() is None and time.monotonic() < ends:
         time.sleep(0.01)
+
+
+@atexit.register
+def _end_all() -> None:
+    """A launcher that is interrupted leaves no program behind: its threads end before their `finally`."""
+    for process in list(_running):
+        _end(process)

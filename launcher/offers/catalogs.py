@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterable
@@ -25,11 +26,13 @@ GPUHUNT = {
     "aws": "aws", "azure": "azure", "gcp": "gcp", "lambdalabs": "lambda", "nebius": "nebius", "oci": "oci",
     "verda": "verda",
 }  # fmt: skip
+LONGEST_S = 120
 Row = tuple[str, str, str, float, float | None, float]
 
 
 def main(clouds: list[str]) -> None:
     """Print what both catalogs hold of these clouds, as it comes."""
+    signal.alarm(LONGEST_S)  # should whoever asked be killed: a download of theirs may hang for ever
     # What a library prints by itself must not stand among our lines.
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,15 +19,20 @@ FIELDS = {"provider", "offer_id", "gpu", "count", "vram_gb", "usd_per_hour", "di
           "reliability", "interruptible", "trust", "as_of"}  # fmt: skip
 
 
-def launcher(folder: Path, *arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    """The command, without any key, at a loopback address where nobody listens."""
+def environment(folder: Path, columns: int = 80) -> dict[str, str]:
+    """Without any key, and at a loopback address where nobody listens."""
     env = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     env |= {
         "PYTHONPATH": str(REPO), "HOME": str(folder), "LAUNCHER_HOME": str(folder / "home"), "COLUMNS": str(columns),
         "XDG_CONFIG_HOME": str(folder), "PATH": str(folder), "BREV_PUBLIC_API_URL": NOBODY,
         "GPUHUNT_CATALOG_URL": NOBODY, "HTTPS_PROXY": NOBODY, "HTTP_PROXY": NOBODY, "NO_PROXY": "127.0.0.1",
     }  # fmt: skip
+    return env
+
+
+def launcher(folder: Path, *arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "launcher", "offers", *map(str, arguments)]
+    env = environment(folder, columns)
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -110,3 +116,17 @@ def test_it_fails_only_when_every_source_that_was_asked_failed(tmp_path: Path) -
     assert launcher(tmp_path, "--provider", "runpod").returncode == 0  # not asked: no key
     held = json.loads(launcher(tmp_path, "--provider", "brev", "--json").stdout)
     assert held["offers"] == [] and held["sources"][0]["error"] == "cannot be reached: Connection refused"
+
+
+def test_interrupted_while_a_program_is_asked_it_leaves_none_behind(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lives")
+    (tmp_path / "brev").write_text(f"#!/bin/sh\nexec 3> {tmp_path}/lives\necho begun >&3\n/bin/sleep 600 & wait\n")
+    (tmp_path / "brev").chmod(0o755)
+    command = [sys.executable, "-m", "launcher", "offers", "--provider", "brev"]
+    with subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        with (tmp_path / "lives").open() as lives:
+            assert lives.readline() == "begun\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+            assert lives.read() == ""  # comes back when nobody holds the other end any more
+        assert process.stderr is not None and process.stderr.read().strip() == "interrupted"
