@@ -94,6 +94,7 @@ class Batch:
     path: Path
     file: BatchFile
     items: tuple[Item, ...]
+    config: ConfigFile  # where each key stands
 
     @property
     def key(self) -> str:
@@ -139,7 +140,7 @@ def load_batch(path: Path) -> Batch:
         _refuse_two_budgets(items, path)
     else:
         items = [replace(item, job=replace(item.job, budget=file.budget)) for item in items]
-    return Batch(path.absolute(), file, tuple(items))
+    return Batch(path.absolute(), file, tuple(items), config)
 
 
 def _combinations(matrix: Matrix, config: ConfigFile) -> list[Changes]:

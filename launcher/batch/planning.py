@@ -74,8 +74,9 @@ def look_ahead(batch: Batch, home: Home, clock: Clock, wishes: Wishes) -> Outloo
     wanted = batch.file.concurrency
     if wanted is not None and wanted > budget.concurrent_runs:
         raise BadInputError(
-            f"budget {name} allows {budget.concurrent_runs} at a time.", file=batch.path, key="concurrency",
-            value=wanted, fix=f"Write {budget.concurrent_runs}, or raise concurrent_runs in budgets.yaml.",
+            f"budget {name} allows {budget.concurrent_runs} at a time.", file=batch.path,
+            line=batch.config.line_of(("concurrency",)), key="concurrency", value=wanted,
+            fix=f"Write {budget.concurrent_runs}, or raise concurrent_runs in budgets.yaml.",
         )  # fmt: skip
     prospects = []
     for item in batch.items:

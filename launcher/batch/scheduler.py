@@ -24,10 +24,12 @@ from launcher.ledger import Batch as Approved
 from launcher.ledger import Caps, Ledger, Run, RunState
 from launcher.money import ZERO, Usd
 from launcher.plan import Allowed, Plan, Wishes
+from launcher.reaper import reap_quietly
 from launcher.runner.control import ask_to_stop, is_running
 from launcher.workflow import Planned, begin, is_finished, plan_job, start
 
 POLL_S = 0.5
+REAP_S = 60.0
 PRICES_S = 300.0  # how often a job is tried again for which nothing is to be had at an approved price
 MOST_DEATHS = 3  # of one run's runner, before it is left to `launcher resume`
 BUSY = "this machine is busy with another job of the batch"
@@ -74,6 +76,7 @@ class Scheduler:
         self._seen = Seen()
         self._quiet_since = clock.now()
         self._untold: list[tuple[Item, Deferral]] = []
+        self._reap_at = clock.monotonic()
 
     def go_on(self, asked: Callable[[str], str | None]) -> Ending:
         """Can leave runs under way, each with a runner of its own. Start what fits until nothing is left.
@@ -90,18 +93,19 @@ class Scheduler:
                 return "left"
             if wish is not None:
                 stopping = True
-                for run in live:
-                    if run.batch == self._approved.batch:  # one that was launched by itself is not ours to stop
-                        ask_to_stop(self._home.run_dir(run.run), "now" if wish == "now" else "collect")
+                for run in filter(self._is_ours, live):
+                    ask_to_stop(self._home.run_dir(run.run), "now" if wish == "now" else "collect")
             waiting = self._waiting(runs)
             if not stopping and self._try_one(waiting, live):
                 continue
+            if stopping and not any(map(self._is_ours, live)):
+                return "stopped"
             if live:
                 self._quiet_since = self._clock.now()
-            elif stopping:
-                return "stopped"
             elif not waiting:
                 return "over"
+            elif self._freed():
+                continue
             elif not self._worth_waiting(waiting):
                 return "waiting"
             self._clock.sleep(POLL_S)
@@ -111,22 +115,32 @@ class Scheduler:
         found = {
             run.item: run
             for run in self._ledger.batch_runs(self._approved.batch)
-            if run.item is not None and not _never_began(run)
+            if run.item is not None and not self._never_began(run)
         }
         for item, met in met_runs(self._ledger, self._approved.batch).items():
             found.setdefault(item, self._ledger.run(met))
         return found
 
+    def _never_began(self, run: Run) -> bool:
+        """Whether a run ended before anything was created: refused by a budget, or freed since its launcher died."""
+        if run.state is RunState.CANCELLED:  # a runner that was told to stop leaves a receipt
+            return "receipt" not in (run.outcome or {}) and not self._ledger.leases(run.run)
+        return run.state is RunState.REFUSED and run.exit_code == int(ExitCode.REFUSED)
+
     def standing(self) -> Standing:
         """How the amount of the batch stands."""
         return standing(self._ledger, self._approved.batch, self._approved.amount_usd)
+
+    def _is_ours(self, run: Run) -> bool:
+        """Not one that was launched by itself: that is not the batch's to stop."""
+        return run.batch == self._approved.batch
 
     # -- runs that there are ------------------------------------------------------------------------------
 
     def _tend(self, run: Run) -> bool:
         """Whether a run still holds its place; a runner that died is started again."""
-        if is_running(self._home.run_dir(run.run)):
-            return True
+        if is_running(self._home.run_dir(run.run)) or not (run.over or self._ledger.is_ours(run)):
+            return True  # another machine's runner cannot be asked from here: its run counts while it is not over
         run = self._ledger.run(run.run)  # it may have ended between the two questions
         if is_finished(run):
             if run.run not in self._seen.ended:
@@ -138,7 +152,7 @@ class Scheduler:
             return False
         self._seen.deaths[run.run] = deaths + 1
         try:
-            if run.state is RunState.PLANNED and run.batch == self._approved.batch:
+            if run.state is RunState.PLANNED and self._is_ours(run):
                 self._approve(run)
             begin(self._home, self._ledger, run, self._clock)
         except RefusedError:  # its place was gone by the time it was taken up: the job is tried again
@@ -284,6 +298,17 @@ class Scheduler:
         held = [self.standstills[item.index].deferral for item in waiting if item.index in self.standstills]
         return len(held) < len(waiting) or any(each.until is None or each.until <= ends for each in held)
 
+    def _freed(self) -> bool:
+        """Whether a launcher that died held money, which is free now; asked now and then while nothing runs.
+
+        A run whose machine could not be released holds money, too: it is tried again.
+        """
+        if self._clock.monotonic() < self._reap_at:
+            return False
+        self._reap_at = self._clock.monotonic() + REAP_S
+        self._seen.deaths.clear()
+        return bool(reap_quietly(self._home, self._ledger, self._clock))
+
     def _money(self) -> object:
         """What a job that was deferred for money waits to see changed."""
         left = self._ledger.remaining(self._caps)
@@ -300,11 +325,6 @@ class Scheduler:
             local = deferral.until.astimezone(self._caps.zone)
             return f" until {local:%Y-%m-%d %H:%M} {self._caps.time_zone}"
         return " until a run settles" if deferral.settles else f" and is tried every {PRICES_S / 60:.0f} min"
-
-
-def _never_began(run: Run) -> bool:
-    """Whether a run was refused by a budget: nothing was created, and the job may be tried again."""
-    return run.state is RunState.REFUSED and run.exit_code == int(ExitCode.REFUSED)
 
 
 def _is_free(run: Run) -> bool:

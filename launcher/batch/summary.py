@@ -83,7 +83,7 @@ def row_of(name: str, run: str, state: str, outcome: dict[str, Any] | None, ceil
     usd = outcome["usd"]
     return Row(
         name, str(outcome["state"]), outcome.get("reason") or why, run, int(outcome["exit"]), Usd(usd["charged"]),
-        Usd(usd["ceiling"]), metric, before, after,
+        ceiling, metric, before, after,
         forgets=(outcome.get("decision") or {}).get("decision") == "reject_forgets",
     )  # fmt: skip
 

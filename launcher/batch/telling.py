@@ -15,6 +15,7 @@ from launcher.ledger import Batch as Approved
 from launcher.ledger import LeaseState, Ledger, Run
 from launcher.money import Usd
 from launcher.plan import Plan
+from launcher.runner.control import is_running
 from recipes.contract import write_atomic, write_json
 
 
@@ -48,7 +49,8 @@ def outcome_of(batch: Batch, approved: Approved, rows: list[Row], stands: Standi
     """What `batch --json` prints."""
     folder = home.batch_dir(approved.batch)
     codes = [int(row.exit) for row in rows if row.exit is not None]
-    codes += [int(_died(row.run, ledger)) for row in rows if row.run and row.exit is None and ending != "left"]
+    unended = [row.run for row in rows if row.run is not None and row.exit is None]
+    codes += [int(_died(run, ledger)) for run in unended if not is_running(home.run_dir(run))]
     code = ExitCode.OK if ending == "left" else worst(codes)
     told = [row for row in rows if row.run is not None]
     return {
@@ -90,8 +92,7 @@ def _list(rows: list[Row]) -> list[str]:
     return ["", *(f"- {line}" for line in lines)] if lines else []
 
 
-def _died(run_id: str | None, ledger: Ledger) -> ExitCode:
+def _died(run_id: str, ledger: Ledger) -> ExitCode:
     """A run whose runner died for good: what it may still hold decides."""
-    leases = ledger.leases(run_id) if run_id else []
-    held = any(lease.state is not LeaseState.RELEASED for lease in leases)
+    held = any(lease.state is not LeaseState.RELEASED for lease in ledger.leases(run_id))
     return ExitCode.RELEASE_PENDING if held else ExitCode.RECIPE_FAILED

@@ -43,15 +43,16 @@ def run_batch(file: Path, home: Home, clock: Clock, wishes: Wishes, consent: Con
         for words in unset(batch.file.notify, os.environ):
             out.warn(words)
         ready = None if held is None else terms(ledger, held.batch)
+        goes_on = held is not None and ready is not None
         if held is None or ready is None:
             held, ready = _approved(batch, held, home, ledger, clock, wishes, consent, out)
-        else:
-            out.say(f"Batch {held.batch} goes on: {held.how} on {held.at[:16].replace('T', ' ')} UTC, "
-                    f"at most ${held.amount_usd}")  # fmt: skip
-        caps = budget_of(batch, home)[2]
         watch = Watch(out, clock)
-        scheduler = Scheduler(Terms(batch, held, caps, *ready), home, ledger, clock, wishes, watch.say)
         with watch.listening():
+            if goes_on:
+                out.say(f"Batch {held.batch} goes on: {held.how} on {held.at[:16].replace('T', ' ')} UTC, "
+                        f"at most ${held.amount_usd}")  # fmt: skip
+            terms_now = Terms(batch, held, budget_of(batch, home)[2], *ready)
+            scheduler = Scheduler(terms_now, home, ledger, clock, wishes, watch.say)
             ending = scheduler.go_on(watch.asked)
         rows = rows_of(batch, scheduler, ledger)
         outcome = outcome_of(batch, held, rows, scheduler.standing(), ending, home, ledger)

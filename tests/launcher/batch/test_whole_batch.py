@@ -16,17 +16,28 @@ from zoneinfo import ZoneInfo
 import pytest
 from whole import FAKETIME, FakeClock, Sweep, ended, kill, killed_at_the_end, sleeps, until
 
+from launcher.batch.file import load_batch
+from launcher.batch.scheduler import Scheduler, Terms
+from launcher.clock import SystemClock
+from launcher.home import Home
+from launcher.ledger import Caps, Ledger, RunState
+from launcher.money import Usd
+from launcher.plan import Wishes
+
 TEN = ("--confirm", "YES", "--max-cost", "10")
 ZURICH = ZoneInfo("Europe/Zurich")
+CAPS = Caps("lab", Usd(5), Usd(6), Usd(50), 4, "Europe/Zurich")
+needs_faketime = pytest.mark.skipif(
+    not any(path.exists() for path in FAKETIME), reason="needs the Debian package faketime: apt-get install faketime"
+)
 
 
 def utc(day: int, hour: int, minute: int) -> datetime:
     return datetime(2026, 10, day, hour, minute, tzinfo=UTC)
 
 
+@needs_faketime
 def test_ten_dollars_over_twelve_jobs_hold_across_two_kills_midnight_and_the_end_of_summer_time(sweep: Sweep) -> None:
-    if not any(path.exists() for path in FAKETIME):
-        pytest.skip("needs the Debian package faketime: apt-get install faketime")
     sweep.budget(day="4.00")
     sweep.file("total_usd: 10\nwait_hours: 30\n")
     clock = FakeClock(sweep.folder, utc(24, 21, 50))  # 23:50 in Zurich, CEST
@@ -259,3 +270,48 @@ def test_a_release_that_cannot_be_proven_is_the_worst_that_happened(sweep: Sweep
     assert code == 6, err
     assert outcome["runs"][0]["exit"] == 6
     assert Decimal(outcome["usd"]["reserved"]) + Decimal(outcome["usd"]["charged"]) >= sweep.billed()
+
+
+@needs_faketime
+def test_it_never_waits_for_a_day_that_begins_after_its_patience_and_says_until_when_it_would_have_to(
+    sweep: Sweep,
+) -> None:
+    clock = FakeClock(sweep.folder, utc(24, 10, 0))
+    sweep.budget(day="2.00", at_once=1)
+    sweep.script(fractions=[1.0])
+    sweep.file("wait_hours: 2\n", TWO)
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5", **clock.env)
+    assert code == 4, err
+    assert len(outcome["runs"]) == len(outcome["deferred"]) == 1
+    assert "wait until 2026-10-25 00:00 Europe/Zurich" in err or "waits until 2026-10-25 00:00" in err
+    assert sweep.ledger("select state from batches") == [("live",)]
+    clock.jump(utc(24, 22, 0))
+    code, outcome, err = sweep(**clock.env)
+    assert code == 0, err
+    assert len(sweep.created()) == 2
+
+
+def test_a_run_that_never_began_is_no_attempt_and_one_that_was_stopped_is(sweep: Sweep) -> None:
+    sweep.file("", "jobs: [base.yaml]\n")
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
+    assert code == 0, err
+    home, clock = Home(sweep.home), SystemClock()
+    ledger = Ledger.open(home, clock)
+    (batch,) = ledger.batches()
+    plan = ledger.run(outcome["runs"][0]["run"]).plan
+    freed, _ = ledger.create_run("another key", plan, "digest", batch=batch.batch, item=1)
+    ledger.abandon(freed.run, "its launcher died while it was planned")
+    refused, _ = ledger.create_run("another key", plan, "digest", batch=batch.batch, item=2)
+    ledger.move_run(refused.run, RunState.REFUSED, reason="no room", exit_code=4)
+    gated, _ = ledger.create_run("another key", plan, "digest", batch=batch.batch, item=3)
+    ledger.move_run(gated.run, RunState.REFUSED, reason="the gate says harden", exit_code=7)
+    terms = Terms(load_batch(sweep.ground.folder / "sweep.yaml"), batch, CAPS, {}, {})
+    assert set(Scheduler(terms, home, ledger, clock, Wishes(), print).runs()) == {0, 3}
+
+
+def test_more_at_once_than_the_budget_allows_is_refused_by_line(sweep: Sweep) -> None:
+    sweep.file("total_usd: 5\nconcurrency: 9\n", TWO)
+    code, outcome, _ = sweep("--confirm", "YES", "--max-cost", "5")
+    assert code == 2
+    assert outcome["error"]["message"].startswith(str(sweep.ground.folder / "sweep.yaml:2"))
+    assert "Write 4" in outcome["error"]["fix"]

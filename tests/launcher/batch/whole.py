@@ -16,8 +16,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from fast import FastGround, make_ground
-from jobs import REPO
+from fast import make_ground
+from jobs import REPO, Launcher
 
 SCRIPTED = REPO / "tests" / "launcher" / "scripted"
 FAKETIME = [Path(each) for each in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -33,7 +33,8 @@ class Sweep:
 
     def __init__(self, folder: Path, day: str = "6.00", at_once: int = 4, providers: str = "[scripted]") -> None:
         self.folder, self.home, self._starts = folder, folder / "home", 0
-        self.ground: FastGround = make_ground(folder / "ground")
+        self.ground = self.fast = make_ground(folder / "ground")
+        self.launcher = Launcher(self.home)  # what a terminal takes of a ground
         self.job = self.ground.job(5, f"resources: {{providers: {providers}}}\n", "base.yaml")
         self.budget(day=day, at_once=at_once, providers=providers)
         self.script(fractions=[0.5, 0.8, 0.3])
