@@ -13,6 +13,13 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 
 
+# No test asks a live provider for its prices, whatever keys and tools the machine has: a closed port answers. Tests
+# of a source set its variable to a server of their own.
+NOWHERE = "http://127.0.0.1:9"
+for name in ("VAST_URL", "RUNPOD_API_BASE_URL", "BREV_API_URL", "BREV_PUBLIC_API_URL", "GPUHUNT_CATALOG_URL"):
+    os.environ[name] = NOWHERE
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The root of the checkout."""

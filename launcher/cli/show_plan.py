@@ -27,11 +27,9 @@ def show_plan(planned: Planned, out: Output, every: bool = False) -> None:
     lines.add_row("Data", f"{prepared.train_rows:,} clips ({prepared.train_hours:.2f} h) to learn, {held_out}{apart}")
     for warning in prepared.warnings:
         lines.add_row("", Text(warning, style="yellow"))
-    for source in plan.sources:
-        if source["stale"] or (not source["ok"] and source["error"]):
-            state = f"prices of {source['as_of'] or 'an unknown day'}" if source["stale"] else "did not answer"
-            why = f": {source['error']}" if source["error"] else ""
-            lines.add_row("", Text(f"{source['name']} {state}{why}", style="yellow"))
+    for words in [] if plan.is_free else map(_source_words, plan.sources):
+        if words:
+            lines.add_row("", Text(words, style="yellow"))
     out.say(lines)
     out.say(_choices(plan, every, wide=out.console.width >= WIDE))
     notes = _grid()
@@ -42,6 +40,15 @@ def show_plan(planned: Planned, out: Output, every: bool = False) -> None:
     out.say(notes)
     if plan.is_free:
         out.say("Free: this machine costs nothing, so no YES is needed.", style="green")
+
+
+def _source_words(source: dict[str, object]) -> str:
+    """What is to be known of where prices came from; empty for one that simply answered."""
+    if source["stale"]:
+        return f"{source['name']}: prices of {str(source['as_of'])[:10] or 'an unknown day'}, too old to rent at"
+    if source["ok"]:
+        return ""
+    return f"{source['name']} {'did not answer: ' if source['asked'] else ''}{source['error']}"
 
 
 def _grid() -> Table:

@@ -101,7 +101,8 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
         left_out=tuple(_left_out(ranking, refused, listed)),
         considered=len(market.offers),
         sources=tuple(
-            {"name": s.name, "ok": s.ok, "error": s.error, "as_of": s.as_of, "stale": s.stale} for s in market.sources
+            {"name": s.name, "ok": s.ok, "asked": s.asked, "error": s.error, "as_of": s.as_of, "stale": s.stale}
+            for s in market.sources
         ),
         allowed=Allowed(
             providers=_providers(listed, judge, ceiling.usd, choice),
@@ -285,7 +286,7 @@ def _nothing_fits(job: Job, ranking: Ranking, refused: dict[str, list[Offer]], m
     for why, offers in [*ranking.unfit.items(), *refused.items()]:
         cheapest = min(offers, key=_price)
         reasons.setdefault(_kind_of(why), f"{cheapest.provider} {cheapest.gpu}: {why}")
-    shown = list(reasons.values())
+    shown = [*reasons.values(), *(f"{s.name}: {s.error}" for s in market.sources if not s.ok)]
     more = f"; and {len(shown) - 5} more reasons" if len(shown) > 5 else ""
     error = RefusedError(
         f"nothing fits: {'; '.join(shown[:5])}{more}.",
