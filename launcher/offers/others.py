@@ -27,7 +27,7 @@ TIMEOUT_S = 40.0  # the first time, SkyPilot downloads a catalog a cloud
 KEPT_S = 3600.0  # SkyPilot's own catalogs are renewed every 7 hours
 REDIRECTS: tuple[str, ...] = ("HOME", "SKY_RUNTIME_DIR", "GPUHUNT_CATALOG_DIR", "GPUHUNT_CATALOG_URL")
 
-_OLD = timedelta(days=1)
+_OLD = timedelta(days=2)  # gpuhunt's catalogs are collected daily and dated by the day
 Key = tuple[str, str, str]  # cloud, instance type, region
 
 

@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass
 class Stranger:
-    """A server on loopback. `says`: bytes or JSON to answer with, or a function that writes to the socket itself."""
+    """A server on loopback. `says`: bytes or JSON to answer with, a function of the path to them, or a `Writes`."""
 
     url: str = ""
     says: Any = None
@@ -73,6 +73,7 @@ def stranger() -> Iterator[Stranger]:
                     says.write(self, held)
                 self.close_connection = True
                 return
+            says = says(self.path) if callable(says) else says
             reply = says if isinstance(says, bytes) else json.dumps(says).encode()
             self.send_response_only(held.status)
             if held.date:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from strangers import NOW, StillClock
+from strangers import NOW, StillClock, Stranger
 
 from launcher.home import Home
 from launcher.money import Usd
@@ -92,6 +94,22 @@ def test_what_skypilot_can_rent_comes_once_at_the_larger_price_in_its_cheapest_r
     assert "1 of 4 catalogs failed (cudo): cannot be reached" in told.note
 
 
+def test_gpuhunts_published_catalogs_stand_in_for_one_that_skypilot_cannot_fetch(
+    home: Home, sky: Path, alone: pytest.MonkeyPatch, server: Stranger
+) -> None:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("verda.csv", HUNT_HEAD + hunt_row("1A100.22V", "A100", 1.19, "FIN-01", 80))
+    answers = {"/verda/version": b"20261118-114\n", "/verda/20261118-114/catalog.zip": held.getvalue()}
+    server.says = lambda path: answers.get(path, b"none")
+    alone.setenv("GPUHUNT_CATALOG_URL", server.url)
+    market, told = ask(home, "verda")
+    (offer,) = market.offers
+    assert (offer.usd_per_hour, offer.gpu, offer.note) == (Usd("1.19"), "A100 80GB", "price by gpuhunt")
+    assert (offer.as_of, offer.stale) == ("2026-11-18T00:00:00.000Z", True)  # the day it was collected
+    assert told.ok
+
+
 def test_without_any_catalog_it_is_one_reason(home: Home, sky: Path) -> None:
     market, told = ask(home, "lambda")
     assert market.offers == []
@@ -120,8 +138,9 @@ def test_without_skypilot_they_are_not_asked(home: Home, alone: pytest.MonkeyPat
 
 def test_asking_does_not_import_skypilot_here(home: Home, sky: Path) -> None:
     put(sky / "do" / "vms.csv", SKY_HEAD + sky_row("gpu-l40s", "L40S", 1.0, 1.57, "tor1", 48))
+    before = set(sys.modules)
     assert ask(home, "do")[0].offers
-    assert not {"sky", "gpuhunt", "pandas"} & set(sys.modules)
+    assert not {"sky", "gpuhunt", "pandas"} & (set(sys.modules) - before)
 
 
 def test_what_came_before_the_time_was_over_is_shown(
