@@ -158,6 +158,11 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
             most_usd=approval.ceiling_usd,
         )  # fmt: skip
         now = plan_job(planned.job, home, clock, wishes, fresh=True)
+        if now.plan.run_key != plan.run_key:
+            raise BadInputError(
+                "the data changed while the plan was being looked at. Nothing was created and nothing was reserved.",
+                file=planned.job.path, fix="Plan it again.",
+            )  # fmt: skip
         moved = describe_move(plan, now.plan)
         if approval.covers(now.plan) and not now.plan.choice.offer.stale:
             if moved:

@@ -243,3 +243,34 @@ def test_what_a_run_measured_the_next_plan_believes(paid: PaidGround) -> None:
     _, after, _ = paid.run("plan", job, "--offers", paid.offers_file)
     assert after["chosen"]["estimate_source"] == "measured here"
     assert after["chosen"]["estimate"]["audio_s_per_s"] == 321.0
+
+
+def test_data_that_changes_under_the_prompt_is_not_what_was_approved(paid: PaidGround) -> None:
+    terminal = prompted(paid)
+    manifest = paid.fast.folder / "m.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
+    terminal.send("YES\n")
+    assert terminal.end() == 2, terminal.shown
+    assert "the data changed" in " ".join(terminal.shown.split())
+    paid.assert_nothing_happened()
+
+
+def test_a_provider_that_refuses_release_is_loud_keeps_the_money_held_and_is_released_later(paid: PaidGround) -> None:
+    paid.script(refuse_release=1, fractions=[0.5])
+    code, outcome, err = paid.run(
+        "run", paid.job(), "--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5"
+    )
+    assert code == 6, err
+    assert outcome["released"] is False
+    ledger = paid.ledger
+    held = ledger.reservation(outcome["run"])
+    assert held is not None
+    assert held.settled_at is None, "what may still bill stays reserved"
+    assert ledger.spent(outcome["run"]) == 0
+    code, _, err = paid.run("reap")
+    assert code == 0, err
+    assert [line["event"] for line in paid.bill()] == ["create", "refused", "end"]
+    assert ledger.spent(outcome["run"]) == paid.billed() > 0
+    settled = ledger.reservation(outcome["run"])
+    assert settled is not None
+    assert settled.settled_at is not None
