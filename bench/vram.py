@@ -1,6 +1,6 @@
 """What training takes of memory, measured on the real architecture with random weights, against the estimate.
 
-    python bench/vram.py [--seconds 20] [--batches 1,2] [--methods full,frozen_encoder] [--base NAME]
+    python bench/vram.py [--seconds 20] [--saved-only]
 
 Two measurements. "saved": every byte that the encoder keeps for backward, counted tensor by tensor under fake
 tensors (no memory, any length, any batch) in float32 and in bf16 autocast as CUDA does it; the memory.layer_* and
@@ -31,15 +31,20 @@ from recipes.models.shape import Shape, shape_of  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "vram.json"
 TOKENS_A_SECOND = 4.1  # as the reported figures have it
+V2, V3 = "nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3"
+CASES = (
+    (V2, "full", 1),
+    (V2, "full", 2),
+    (V2, "frozen_encoder", 1),
+    (V2, "frozen_encoder", 2),
+    (V3, "frozen_encoder", 1),
+)
 
 
 def main() -> int:
     """Measure in child processes of the recipe environment; returns 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--batches", default="1,2")
-    parser.add_argument("--methods", default="full,frozen_encoder")
-    parser.add_argument("--base", default="nvidia/parakeet-tdt-0.6b-v2")
     parser.add_argument("--saved-only", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -47,30 +52,22 @@ def main() -> int:
         asked = json.loads(given.child)
         print(json.dumps(saved(asked) if asked["what"] == "saved" else peak(asked)))
         return 0
-    shape = shape_of(given.base)
-    found: dict[str, Any] = {"base": given.base, "seconds": given.seconds, "saved": solved(shape), "peaks": []}
+    found: dict[str, Any] = {"seconds": given.seconds, "saved": solved(shape_of(V2)), "peaks": []}
     for name, figures in found["saved"].items():
         for figure_name, (here, measured) in figures.items():
             print(f"{name:5} {figure_name:36} constants {here:>10,.1f}   measured {measured:>10,.1f}")
-    for method in [] if given.saved_only else given.methods.split(","):
-        for batch in map(int, given.batches.split(",")):
-            row = child(
-                {"what": "peak", "base": given.base, "method": method, "batch": batch, "seconds": given.seconds}
-            )
-            need = training_need(
-                shape, method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
-                half=row["half"], on_gpu=row["on_gpu"],
-            )  # fmt: skip
-            margin = 1 + figure("memory.margin_share")
-            row |= {
-                "estimate_gb": round(need.total / margin, 2),
-                "with_margin_gb": round(need.total, 2),
-                "static_estimate_gb": round(need.static, 2),
-                "ratio": round(need.total / margin / row["peak_gb"], 3),
-            }
-            found["peaks"].append(row)
-            print(f"{method:15} batch {batch}: measured {row['peak_gb']:.2f} GB, estimate {row['estimate_gb']:.2f} "
-                  f"({row['ratio']:.0%}), with margin {row['with_margin_gb']:.2f}", flush=True)  # fmt: skip
+    for base, method, batch in () if given.saved_only else CASES:
+        row = child({"what": "peak", "base": base, "method": method, "batch": batch, "seconds": given.seconds})
+        need = training_need(
+            shape_of(base), method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
+            half=row["half"], on_gpu=row["on_gpu"],
+        )  # fmt: skip
+        bare = need.total / (1 + figure("memory.margin_share"))
+        row |= {"estimate_gb": round(bare, 2), "with_margin_gb": round(need.total, 2),
+                "static_estimate_gb": round(need.static, 2), "ratio": round(bare / row["peak_gb"], 3)}  # fmt: skip
+        found["peaks"].append(row)
+        print(f"{base} {method} batch {batch}: measured {row['peak_gb']:.2f} GB, estimate {bare:.2f} "
+              f"({row['ratio']:.0%}), with margin {need.total:.2f}", flush=True)  # fmt: skip
     if not given.saved_only:
         found |= {
             "cpus": os.cpu_count(),
@@ -247,7 +244,7 @@ def peak(asked: dict[str, Any]) -> dict[str, Any]:
     weights = sum(p.numel() * p.element_size() for p in parts.parameters())
     gradients = sum(p.numel() * 4 for p in parts.parameters() if p.requires_grad)
     return {
-        "method": asked["method"], "batch": asked["batch"], "half": on_gpu, "on_gpu": on_gpu,
+        "base": asked["base"], "method": asked["method"], "batch": asked["batch"], "half": on_gpu, "on_gpu": on_gpu,
         "peak_gb": round((torch.cuda.max_memory_reserved() if on_gpu else watch.bytes) / 1e9, 2),
         "process_gb": round(process / 1e9, 2), "static_gb": round((weights + gradients + moments) / 1e9, 2),
         "parameters": sum(p.numel() for p in parts.parameters()),

@@ -82,7 +82,7 @@ class EventLog:
     """Appends events, one line each, flushed so that a viewer sees them at once.
 
     Kinds: `phase` {name}; `progress` {step, total, loss, metrics{}, seconds_per_step, epoch};
-    `throughput` {audio_seconds_per_second}; `warning` {message}; `note` {message}.
+    `throughput` {audio_seconds_per_second, of the last steps alone}; `warning` {message}; `note` {message}.
     """
 
     def __init__(self, out: Path) -> None:

@@ -30,7 +30,9 @@ class Watch(pl.Callback):  # type: ignore[misc]
         self.intact = True  # False while an optimizer step is half done
         self._losses: list[float] = []
         self._audio_s = 0.0
-        self._recent: deque[tuple[float, float]] = deque(maxlen=20)  # seconds, audio seconds a step
+        # Seconds and audio seconds of the last steps, reading of data included; validating, saving and starting up
+        # are not in them (step_done ends before the next step's clock starts): the launcher estimates by this.
+        self._recent: deque[tuple[float, float]] = deque(maxlen=20)
         self._started = self._reported = time.monotonic()
         self._trainer: pl.Trainer | None = None
 

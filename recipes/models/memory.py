@@ -49,13 +49,16 @@ def training_need(
     a_layer = frames * shape.width * figure(f"memory.layer_{kind}_bytes_per_frame_width")
     a_layer += frames**2 * shape.heads * figure(f"memory.layer_{kind}_bytes_per_frame_pair_head")
     subsampling = frames * figure(f"memory.subsampling_{kind}_bytes_per_frame")
-    layers = shape.layers if method == "full" else 1  # a frozen one keeps nothing: one layer at a time is in flight
-    encoder = batch * (subsampling + layers * a_layer)
+    joint = _joint(shape, batch, frames, longest_tokens + 1, kind, on_gpu, fused_batch_size)
+    if method == "full":
+        encoder = batch * (subsampling + shape.layers * a_layer)
+    else:  # a frozen one keeps nothing: one layer at a time is in flight, and gone when the joint begins
+        encoder = max(0.0, batch * (subsampling + a_layer) - joint)
     return Need(
         fixed=figure("memory.cuda_context_gb") if on_gpu else figure("memory.process_gb"),
         static=(kept + copies) / 1e9,
         encoder=encoder / 1e9,
-        joint=_joint(shape, batch, frames, longest_tokens + 1, kind, on_gpu, fused_batch_size) / 1e9,
+        joint=joint / 1e9,
         stepping=(kept + step) / 1e9,
     )
 

@@ -68,12 +68,16 @@ def shape_of_config(config: dict[str, Any], *, parameters: float, file_gb: float
     decoder = config.get("decoder") or {}
     told = joint.get("num_classes") or decoder.get("vocab_size") or decoder.get("num_classes") or 0
     vocabulary = max(0, int(told)) or len(joint.get("vocabulary") or decoder.get("vocabulary") or ())
-    hop_s = float((config.get("preprocessor") or {}).get("window_stride") or 0.01)
+    preprocessor = config.get("preprocessor") or {}
+    hop_s = float(preprocessor.get("window_stride") or 0.01)
+    channels = int(encoder.get("subsampling_conv_channels") or -1)
+    mels = int(encoder.get("feat_in") or preprocessor.get("features") or 80)
+    encoder_parameters = _encoder_parameters(width, layers, channels if channels > 0 else width, mels)
     kind: Kind = "ctc" if not joint else "hybrid" if config.get("aux_ctc") else "tdt" if extra else "rnnt"
     fused = joint.get("fused_batch_size") if joint.get("fuse_loss_wer") else None
     return Shape(
         parameters=parameters,
-        encoder_parameters=min(parameters, _encoder_parameters(width, layers)),
+        encoder_parameters=min(parameters, encoder_parameters),
         kind=kind,
         width=width,
         layers=layers,
@@ -88,8 +92,9 @@ def shape_of_config(config: dict[str, Any], *, parameters: float, file_gb: float
     )
 
 
-def _encoder_parameters(width: int, layers: int) -> float:
-    return layers * _PARAMETERS_A_LAYER * width**2 + 4096 * width  # the last: the linear after subsampling
+def _encoder_parameters(width: int, layers: int, channels: int = 256, mels: int = 128) -> float:
+    """Of a FastConformer: its layers, the convolutions of the subsampling and the linear after them."""
+    return layers * _PARAMETERS_A_LAYER * width**2 + 2 * channels**2 + channels * mels // 8 * width
 
 
 def _of_file(path: Path) -> Shape:
