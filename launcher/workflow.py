@@ -47,11 +47,13 @@ class Planned:
 
 
 def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *, fresh: bool = False,
-             most_usd: Usd | None = None, unspent: bool = False) -> Planned:  # fmt: skip
+             most_usd: Usd | None = None, unspent: bool = False,
+             market: Market | None = None) -> Planned:  # fmt: skip
     """Check the job's manifests, split, ask for prices and choose where to run. Spends nothing, rents nothing.
 
     `fresh` asks the providers again instead of taking prices of minutes ago; `most_usd` is what a batch has left;
-    `unspent` plans under the budget's caps as if nothing had been spent yet, for a job whose turn comes later.
+    `unspent` plans under the budget's caps as if nothing had been spent yet, for a job whose turn comes later;
+    `market` is what another job of the same batch was told just now.
     """
     from launcher.ledger.caps import Caps
 
@@ -78,7 +80,7 @@ def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *
         remaining = {cap: getattr(caps, cap) for cap in CAPS}
     if most_usd is not None:
         remaining["batch_usd"] = most_usd
-    market = _market(job, budget, home, clock, wishes, fresh=fresh)
+    market = market or _market(job, budget, home, clock, wishes, fresh=fresh)
     purse = Purse(caps, budget, remaining)
     plan = make_plan(job, prepared, market, purse, Estimator(job, prepared, measured), wishes)
     return Planned(plan, budget, prepared, job, caps, wishes, market)

@@ -15,6 +15,7 @@ from launcher.errors import BadInputError, RefusedError
 from launcher.home import Home
 from launcher.ledger import Caps
 from launcher.money import ZERO, Usd
+from launcher.offers import Market
 from launcher.plan import Wishes
 from launcher.workflow import Planned, plan_job
 
@@ -79,11 +80,16 @@ def look_ahead(batch: Batch, home: Home, clock: Clock, wishes: Wishes) -> Outloo
             fix=f"Write {budget.concurrent_runs}, or raise concurrent_runs in budgets.yaml.",
         )  # fmt: skip
     prospects = []
+    markets: dict[tuple[str, ...], Market] = {}  # by the providers that jobs name: prices are asked for once
     for item in batch.items:
         planned, why = None, ""
         if item.same_as is None:
             try:
-                planned = plan_job(item.job, home, clock, wishes, most_usd=batch.file.total_usd, unspent=True)
+                planned = plan_job(
+                    item.job, home, clock, wishes, most_usd=batch.file.total_usd, unspent=True,
+                    market=markets.get(item.job.resources.providers),
+                )  # fmt: skip
+                markets[item.job.resources.providers] = planned.market
             except RefusedError as error:
                 why = error.problem
         prospects.append(Prospect(item, planned, why))
