@@ -139,10 +139,13 @@ class Scheduler:
 
     def _tend(self, run: Run) -> bool:
         """Whether a run still holds its place; a runner that died is started again."""
-        if is_running(self._home.run_dir(run.run)) or not (run.over or self._ledger.is_ours(run)):
-            return True  # another machine's runner cannot be asked from here: its run counts while it is not over
+        if is_running(self._home.run_dir(run.run)):
+            return True
         run = self._ledger.run(run.run)  # it may have ended between the two questions
-        if is_finished(run):
+        here = self._ledger.is_ours(run)
+        if not (run.over or here):
+            return True  # another machine's runner cannot be asked from here: its run counts until it is over
+        if is_finished(run) or not here:
             if run.run not in self._seen.ended:
                 self._seen.ended.add(run.run)
                 self._say(f"{self._name(run)}: {_ended(run)}")
@@ -208,6 +211,8 @@ class Scheduler:
                 return Deferral(_outside(planned, approval))
             if planned.plan.is_free and sum(map(_is_free, live)) >= (self._batch.file.concurrency or 1):
                 return Deferral(BUSY)
+            if item.index in self.runs():  # another machine's launcher, on the same ledger, was faster
+                return None
             run, new = start(
                 planned, self._home, self._ledger, self._clock, approval,
                 batch=self._approved.batch, item=item.index,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "run"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "run"), str(HERE.parent / "ledger")]
 
-from whole import Sweep
+from whole import Sweep  # noqa: E402
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from real_postgres import running_postgres
 from whole import FAKETIME, FakeClock, Sweep, ended, kill, killed_at_the_end, sleeps, until
 
 from launcher.batch.file import load_batch
@@ -315,3 +316,19 @@ def test_more_at_once_than_the_budget_allows_is_refused_by_line(sweep: Sweep) ->
     assert code == 2
     assert outcome["error"]["message"].startswith(str(sweep.ground.folder / "sweep.yaml:2"))
     assert "Write 4" in outcome["error"]["fix"]
+
+
+def test_on_a_shared_ledger_another_machine_goes_on_where_the_first_was_killed(sweep: Sweep, tmp_path: Path) -> None:
+    with running_postgres() as cluster:
+        shared = {"LAUNCHER_LEDGER": cluster.database()}
+        sweep.file("total_usd: 7\n", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [60, 70, 4, 5]}\n")
+        sweep.budget(day="20.00", at_once=2)
+        launcher = sweep.batch("--confirm", "YES", "--max-cost", "7", **shared)
+        until(lambda: len(sweep.created()) >= 2, "two machines rented")
+        kill(launcher)
+        sweep.home = tmp_path / "another home"
+        code, outcome, err = sweep(**shared)
+        assert code == 0, err
+        assert [run["state"] for run in outcome["runs"]] == ["settled"] * 4
+        assert len(sweep.created()) == 4
+        assert Decimal(outcome["usd"]["charged"]) == sweep.billed() <= 7
