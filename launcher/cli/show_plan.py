@@ -169,6 +169,12 @@ def _terms(plan: Plan) -> list[tuple[str, str]]:
         ("disk", ceiling.disk_usd), ("traffic", ceiling.transfer_usd), ("for a second attempt", ceiling.retry_usd)
     ) if amount]  # fmt: skip
     terms.append(("At most", f"{cents(ceiling.usd)}: {', '.join(parts)}"))
+    spans = [f"{span_words(seconds, seconds)} {name}" for seconds, name in (
+        (ceiling.provision_s, "to answer"), (ceiling.run_s, "to run"), (ceiling.collect_s, "to collect")
+    )]  # fmt: skip
+    release = span_words(ceiling.teardown_s, ceiling.teardown_s)
+    words = f"{ceiling.deadline_h:.1f} h after it is rented: {', '.join(spans)}; then {release} to release"
+    terms.append(("Deadline", words))
     left = [f"${left} of ${plan.caps[cap]} left {when}" for cap, when in (
         ("per_day_usd", "today"), ("per_month_usd", "this month")
     ) if (left := plan.remaining_usd.get(cap)) is not None]  # fmt: skip

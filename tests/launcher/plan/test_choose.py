@@ -10,66 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from offered import LOCAL_CPU, LOCAL_GPU, job_of, offer, plan_of, purse
 
-from launcher.budgets import Budget
 from launcher.errors import RefusedError
 from launcher.estimate import Estimator
-from launcher.home import Home
-from launcher.job import Job, load_job
-from launcher.ledger.caps import Caps
 from launcher.money import ZERO, Usd
-from launcher.offers import Market
 from launcher.offers.offer import Offer
-from launcher.plan import Allowed, Plan, Wishes, make_plan
-from launcher.plan.choose import Purse
+from launcher.plan import Allowed, Plan, Wishes
 from launcher.plan.ranking import Ranking
-from launcher.prepare import Prepared, prepare
+from launcher.prepare import Prepared
 from launcher.providers.traits import traits_of
-
-LOCAL_CPU = Offer(
-    provider="local", offer_id="cpu", gpu="none (A CPU, 4 cores)", count=0, vram_gb=0, usd_per_hour=ZERO
-)
-LOCAL_GPU = LOCAL_CPU.model_copy(update={"offer_id": "gpu0", "gpu": "RTX 4090", "count": 1, "vram_gb": 23.5})
-
-
-def offer(provider: str = "vast", usd: str = "0.40", gpu: str = "RTX 4090", vram: float = 24, **more: Any) -> Offer:
-    trust = {"vast": "marketplace"}.get(provider, "secure")
-    fields = {"offer_id": f"{provider}-{gpu}-{usd}", "count": 1, "trust": trust, "inet_down_mbps": 800.0, **more}
-    return Offer(provider=provider, gpu=gpu, vram_gb=vram, usd_per_hour=Usd(usd), **fields)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of 400 clips of 9 seconds: an hour."""
-    place = tmp_path_factory.mktemp("plan")
-    for n in range(400):
-        (place / f"{n}.wav").write_bytes(b"RIFF" + bytes(60) + n.to_bytes(4, "big"))
-    rows = [{"audio_filepath": f"{n}.wav", "duration": 9.0, "text": f"take {n} milligrams"} for n in range(400)]
-    (place / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return place
-
-
-def job_of(folder: Path, text: str = "", spec: str = "base: nvidia/parakeet-tdt-0.6b-v2", data: str = "") -> Job:
-    path = folder / "job.yaml"
-    path.write_text(f"recipe: finetune\nspec: {{{spec}}}\ndata: {{manifest: m.jsonl{data}}}\n{text}")
-    return load_job(path)
-
-
-@pytest.fixture(scope="session")
-def prepared(folder: Path) -> Prepared:
-    return prepare(job_of(folder).data, Home(folder / "home").ensure())
-
-
-def purse(**more: Any) -> Purse:
-    given = {"per_run_usd": "5", "per_day_usd": "10", "per_month_usd": "50", "max_usd_per_hour": "2.5", **more}
-    budget = Budget.model_validate(given)
-    left = {cap: getattr(budget, cap) for cap in ("per_run_usd", "per_day_usd", "per_month_usd")}
-    return Purse(Caps.of("test", budget, "UTC"), budget, left)
-
-
-def plan_of(job: Job, prepared: Prepared, offers: list[Offer], held: Purse | None = None,
-            wishes: Wishes | None = None) -> Plan:  # fmt: skip
-    return make_plan(job, prepared, Market(offers, []), held or purse(), Estimator(job, prepared), wishes or Wishes())
 
 
 def why(plan: Plan, provider: str) -> str:
