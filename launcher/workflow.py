@@ -166,7 +166,8 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
                 file=planned.job.path, fix="Plan it again.",
             )  # fmt: skip
         moved = describe_move(plan, now.plan)
-        if approval.covers(now.plan) and not now.plan.choice.offer.stale:
+        refuse_unrentable(now.plan)
+        if approval.covers(now.plan):
             if moved:
                 out.say(f"{moved}: inside what was approved (${approval.ceiling_usd}).")
             return now, approval
@@ -180,10 +181,17 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
 
 
 def refuse_unrentable(plan: Plan) -> None:
-    """Raise RefusedError before anybody is asked for a YES that could not be kept."""
+    """Raise RefusedError before anybody is asked for a YES that could not be kept, or at a price that is no quote."""
     from launcher.providers.registry import can_rent
 
     offer = plan.choice.offer
+    if plan.is_free:
+        return
+    if offer.stale:
+        raise RefusedError(
+            f"the price of {offer.provider} {offer.gpu} is of {offer.as_of[:10] or 'an unknown day'}: nothing is "
+            "rented at an old price. Nothing was created and nothing was reserved.", fix="launcher offers --fresh",
+        )  # fmt: skip
     if not can_rent(offer.provider):
         raise RefusedError(
             f"this launcher cannot rent at {offer.provider} yet; the plan is right, but nothing can be created.",

@@ -274,3 +274,24 @@ def test_a_provider_that_refuses_release_is_loud_keeps_the_money_held_and_is_rel
     settled = ledger.reservation(outcome["run"])
     assert settled is not None
     assert settled.settled_at is not None
+
+
+def test_nothing_is_rented_at_a_price_of_long_ago(paid: PaidGround) -> None:
+    paid.offer(offer(as_of="2026-02-08T00:00:00Z"))
+    args = ("--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5")
+    code, answer, _ = paid.run("run", paid.job(), *args)
+    assert code == 4
+    assert "2026-02-08" in answer["error"]["message"]
+    paid.assert_nothing_happened()
+
+
+def test_where_this_version_cannot_rent_nobody_is_asked_for_a_yes(paid: PaidGround) -> None:
+    paid.offer(offer(provider="runpod"))
+    budgets = paid.fast.folder / "budgets.yaml"
+    budgets.write_text(budgets.read_text().replace("providers: [local, scripted]", "providers: [runpod]"))
+    job = paid.job(text="resources: {providers: [runpod]}\n")
+    terminal = Terminal(paid, "run", job, "--offers", paid.offers_file)
+    assert terminal.end() == 4, terminal.shown
+    assert PROMPT not in terminal.shown
+    assert "cannot rent at runpod yet" in " ".join(terminal.shown.split())
+    paid.assert_nothing_happened()
