@@ -96,6 +96,12 @@ def _training(run_dir: Path) -> dict[str, Any] | None:
     return metrics
 
 
+def _money(usd: dict[str, Any]) -> str:
+    """What it cost, by whose word, of what was approved; and what the plan had expected."""
+    expected = f"; expected ${usd['expected_p50']}" if Usd(usd["ceiling"]) > ZERO else ""
+    return f"${usd['charged']} charged ({usd['charged_source']}) of ${usd['ceiling']} approved{expected}"
+
+
 def show_receipt(receipt: dict[str, Any], out: Output) -> None:
     """Print a receipt for a person: the leaderboard before and after, then what it all came to."""
     from rich.table import Table
@@ -144,7 +150,7 @@ def _lines(receipt: dict[str, Any]) -> list[tuple[str, str]]:
         ("general set WER", _change(scores, "general", "micro", "wer")),
         ("gate", f"{receipt['gate']['decision']}: {' '.join(receipt['gate']['reasons'])}" if receipt["gate"] else ""),
         ("decision", f"{decision['decision']}: {' '.join(decision['reasons'])}" if decision else ""),
-        ("money", f"${usd['charged']} charged ({usd['charged_source']}) of ${usd['ceiling']} approved"),
+        ("money", _money(usd)),
         ("time", _time(receipt["seconds"])),
         ("released", " · ".join(proofs)),
         ("leaderboards", "\n".join(receipt["leaderboards"])),
