@@ -60,7 +60,9 @@ class BatchFile(_Part):
     @classmethod
     def _plain_paths(cls, jobs: Any) -> Any:
         """`- a.yaml` is short for `- job: a.yaml`."""
-        return [{"job": job} if isinstance(job, str) else job for job in jobs] if isinstance(jobs, list) else jobs
+        if not isinstance(jobs, list):
+            raise ValueError("must be a list: a line - a.yaml, or - {job: a.yaml, with: {…}}, for each job")
+        return [{"job": job} if isinstance(job, str) else job for job in jobs]
 
     @field_validator("total_usd")
     @classmethod
@@ -110,7 +112,11 @@ class Batch:
 
 def load_batch(path: Path) -> Batch:
     """Parse a batch file and every job it names; raises BadInputError naming file, line, key, value and fix."""
+    if not path.exists():
+        raise BadInputError("no such file.", file=path, fix="Write one: jobs: [job.yaml] is enough to begin with.")
     config = ConfigFile(path)
+    if "recipe" in config.data or "data" in config.data:
+        raise BadInputError("is a job, not a batch.", file=path, fix=f"Run it: launcher run {path}")
     _refuse_addresses(config)
     file = config.parse(BatchFile)
     found: list[tuple[str | None, str, Changes, KeyPath]] = [

@@ -50,11 +50,11 @@ def standing(ledger: Ledger, batch_id: str, amount: Usd) -> Standing:
 def deferral_of(error: RefusedError, ledger: Ledger, caps: Caps) -> Deferral:
     """What a refusal means: never, not before another day, or once something settles or a price moves."""
     when, frees_at = error.facts.get("when"), error.facts.get("frees_at")
-    if when == "never":
+    if when == "never" and error.facts.get("cap"):
         return Deferral(error.problem, never=True)
     if isinstance(frees_at, str):
         return Deferral(error.problem, until=parse_iso(frees_at))
-    if when != "now":  # nothing there that fits: sold out, a source that does not answer
+    if when != "now":  # it fitted when it was approved: sold out now, or a source does not answer
         return Deferral(error.problem)
     short = [each for each in ledger.standings(caps) if each.period]
     if any(each.reserved > ZERO for each in short) or error.facts.get("cap") == "concurrent_runs":

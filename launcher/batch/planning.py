@@ -17,7 +17,7 @@ from launcher.ledger import Caps
 from launcher.money import ZERO, Usd
 from launcher.offers import Market
 from launcher.plan import Wishes
-from launcher.workflow import Planned, plan_job
+from launcher.workflow import Planned, plan_job, refuse_unrentable
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,10 @@ def look_ahead(batch: Batch, home: Home, clock: Clock, wishes: Wishes) -> Outloo
                     market=markets.get(item.job.resources.providers),
                 )  # fmt: skip
                 markets[item.job.resources.providers] = planned.market
+                if not planned.plan.is_free:
+                    refuse_unrentable(planned.plan)
             except RefusedError as error:
-                why = error.problem
+                planned, why = None, error.problem
         prospects.append(Prospect(item, planned, why))
     jobs = [
         packable(each.item.index, each.planned.plan, each.item.job.resources.nodes)
@@ -110,7 +112,15 @@ def budget_of(batch: Batch, home: Home) -> tuple[str, Budget, Caps]:
         file = find_budgets(item.job.path.parent, Path.cwd(), home.root)
         if file not in found:
             budgets = load_budgets(file)
-            name, budget = choose_budget(budgets, item.job.budget, file)
+            try:
+                name, budget = choose_budget(budgets, item.job.budget, file)
+            except BadInputError as error:
+                here = batch.path if batch.file.budget else item.job.path
+                line = batch.config.line_of(("budget",)) if batch.file.budget else None
+                raise BadInputError(
+                    f"{file or 'the built-in budgets'} has no budget of this name.", fix=error.fix, file=here,
+                    line=line, key="budget", value=error.value,
+                ) from None  # fmt: skip
             found[file] = (name, budget, Caps.of(name, budget, budgets.time_zone))
     first, *others = found.values()
     if any(each != first for each in others):

@@ -209,8 +209,9 @@ class Scheduler:
             approval = self._approval(item.index)
             if approval is None or not approval.covers(planned.plan):
                 return Deferral(_outside(planned, approval))
-            if planned.plan.is_free and sum(map(_is_free, live)) >= (self._batch.file.concurrency or 1):
-                return Deferral(BUSY)
+            why_not = self._no_room(planned.plan, live)
+            if why_not is not None:
+                return why_not
             if item.index in self.runs():  # another machine's launcher, on the same ledger, was faster
                 return None
             run, new = start(
@@ -233,6 +234,18 @@ class Scheduler:
             offer = planned.plan.choice.offer
             where = "this machine" if offer.provider == "local" else f"{offer.provider} {offer.gpu}"
             self._say(f"{item.name}: run {run.run} started on {where}, at most ${planned.plan.ceiling_usd}")
+        return None
+
+    def _no_room(self, plan: Plan, live: list[Run]) -> Deferral | None:
+        """Why a plan that fits the money has to wait all the same."""
+        if plan.is_free:
+            return Deferral(BUSY) if sum(map(_is_free, live)) >= (self._batch.file.concurrency or 1) else None
+        if plan.choice.offer.stale:
+            return Deferral(f"{plan.choice.offer.provider} does not tell its prices of now")
+        holders, most = self._ledger.holders(self._caps.budget), self._caps.concurrent_runs
+        if len(holders) >= most:
+            words = f"budget {self._caps.budget} allows {most} at a time, and {len(holders)} hold money"
+            return Deferral(words, settles=True)
         return None
 
     def _plan(self, item: Item, left: Usd | None) -> Planned:

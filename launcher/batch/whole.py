@@ -82,7 +82,9 @@ def _approved(batch: Batch, held: Approved | None, home: Home, ledger: Ledger, c
             outlook = replace(outlook, amount=Usd(min(outlook.amount, Usd(consent.max_cost))))
     show_outlook(batch, outlook, out)
     if not outlook.plans:
-        raise RefusedError("no job of the batch can run.", file=batch.path, fix="The reasons stand beside each job.")
+        refusal = RefusedError("no job of the batch can run.", file=batch.path, fix="Each has its reason above.")
+        refusal.facts = {"refused": [{"job": each.item.name, "why": each.why} for each in outlook.prospects]}
+        raise refusal
     how = _consented(outlook, home, consent, out)
     refused = {str(each.item.index): each.why for each in outlook.prospects if each.why}
     if held is not None:  # a launcher was killed between an earlier YES and its terms: that one covers nothing

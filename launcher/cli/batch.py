@@ -21,7 +21,8 @@ def command(file: Path, offers: Path | None, **given: Any) -> int:
     """Plan every job of FILE, take one YES for all, run as many at once as the budget allows.
 
     The amount approved binds the whole batch, midnight or not. Asked again with the same FILE, it goes on where
-    it was, without another YES.
+    it was, without another YES. The exit code is the worst that happened: 6 something may still bill, 5 a recipe
+    failed, 130 stopped by hand, 4 refused or still waiting, 8 stopped at a limit, 7 a gate said no, 0.
     """
     from launcher.batch.whole import run_batch
     from launcher.clock import SystemClock

@@ -88,6 +88,8 @@ def test_the_key_is_the_same_for_the_same_jobs_and_another_for_another_amount_na
     ("text", "line", "key", "words"),
     [
         ("job: [a.yaml]\n", 1, "job", "Did you mean jobs"),
+        ("recipe: finetune\n", None, "", "launcher run"),
+        ("jobs: a.yaml\n", 1, "jobs", "must be a list: a line - a.yaml"),
         ("jobs: []\n", None, "", "names no job"),
         ("jobs:\n  - a.yaml\n  - c.yaml\n", 3, "jobs[1].job", "no such job file"),
         ("jobs:\n  - {job: a.yaml, nmae: x}\n", 2, "jobs[0].nmae", "Did you mean name"),

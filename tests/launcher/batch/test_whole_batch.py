@@ -195,6 +195,56 @@ def test_a_price_that_moves_out_of_the_approval_defers_and_a_later_one_inside_go
     assert len(sweep.created()) == 2
 
 
+def test_what_is_sold_out_for_now_is_deferred_and_runs_when_it_is_back(sweep: Sweep) -> None:
+    sweep.budget(at_once=1)
+    sweep.file("wait_hours: 0\n", TWO)
+    launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
+    with killed_at_the_end(launcher):
+        until(sweep.created, "the first")
+        sweep.prices(sweep.rate, available=False)
+        code, outcome, err = sweep.ended(launcher)
+    assert (code, outcome["refused"]) == (4, []), err
+    assert "sold out" in outcome["deferred"][0]["why"]
+    sweep.prices(sweep.rate)
+    code, outcome, err = sweep()
+    assert code == 0, err
+    assert len(sweep.created()) == 2
+
+
+def test_without_a_total_the_amount_approved_beforehand_binds_the_batch(sweep: Sweep) -> None:
+    sweep.file("", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [3, 4, 5]}\n")
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "2.50")
+    assert code == 4, err
+    assert outcome["usd"]["approved"] == "2.50"
+    assert sweep.billed() <= Decimal("2.50")
+    assert len(outcome["runs"]) + len(outcome["refused"]) == 3
+
+
+def test_a_machine_that_this_launcher_cannot_rent_is_refused_before_anybody_is_asked(sweep: Sweep) -> None:
+    sweep.budget(providers="[vast]")
+    sweep.ground.job(5, "resources: {providers: [vast]}\n", "base.yaml")
+    sweep.prices("0.30", provider="vast", trust="marketplace")
+    sweep.file("", "jobs: [base.yaml]\n")
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
+    assert code == 4, err
+    assert "no job of the batch can run" in outcome["error"]["message"]
+    assert "cannot rent at vast yet" in outcome["refused"][0]["why"]
+    assert sweep.ledger("select * from batches") == []
+
+
+def test_money_that_another_run_of_the_budget_holds_is_waited_for_and_leaves_no_refused_runs(sweep: Sweep) -> None:
+    sweep.budget(at_once=1)
+    alone = sweep.ground.job(150, "resources: {providers: [scripted]}\n", "alone.yaml")
+    offers = ("--offers", sweep.folder / "offers.json", "--json", "--confirm", "YES", "--max-cost", "5")
+    code, _, err = sweep.ended(sweep.start("run", alone, "--detach", *offers))
+    assert code == 0, err
+    sweep.file("", "jobs: [base.yaml]\n")
+    code, _, err = sweep("--confirm", "YES", "--max-cost", "5")
+    assert code == 0, err
+    assert "waits until a run settles: budget lab allows 1 at a time" in err
+    assert [state for _, state, _ in sweep.runs()] == ["settled", "settled"]
+
+
 def test_a_second_launcher_of_the_same_batch_is_refused_while_the_first_is_at_it(sweep: Sweep) -> None:
     sweep.file("", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [3000, 4000]}\n")
     first = sweep.batch("--confirm", "YES", "--max-cost", "5")
@@ -308,6 +358,14 @@ def test_a_run_that_never_began_is_no_attempt_and_one_that_was_stopped_is(sweep:
     ledger.move_run(gated.run, RunState.REFUSED, reason="the gate says harden", exit_code=7)
     terms = Terms(load_batch(sweep.ground.folder / "sweep.yaml"), batch, CAPS, {}, {})
     assert set(Scheduler(terms, home, ledger, clock, Wishes(), print).runs()) == {0, 3}
+
+
+def test_a_budget_that_is_none_is_refused_by_line_with_the_nearest(sweep: Sweep) -> None:
+    sweep.file("total_usd: 5\nbudget: lap\n", TWO)
+    code, outcome, _ = sweep()
+    assert code == 2
+    assert outcome["error"]["message"].startswith(str(sweep.ground.folder / "sweep.yaml:2  budget: "))
+    assert "Did you mean lab?" in outcome["error"]["fix"]
 
 
 def test_more_at_once_than_the_budget_allows_is_refused_by_line(sweep: Sweep) -> None:

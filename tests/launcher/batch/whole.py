@@ -46,7 +46,7 @@ class Sweep:
         self.prices("1.00")
         if "local" not in providers:
             self.rate = self._rate_for(Decimal("1.42"))
-            self.prices(str(self.rate))
+            self.prices(self.rate)
 
     def _rate_for(self, ceiling: Decimal) -> Decimal:
         """The dollars an hour at which one of the jobs may cost about this much, whatever the estimate says."""
@@ -63,10 +63,10 @@ class Sweep:
             f"    concurrent_runs: {at_once}\n    providers: {providers}\n    approval: {approval}\n"
         )
 
-    def prices(self, usd_per_hour: str) -> None:
+    def prices(self, usd_per_hour: object, **more: object) -> None:
         """What the provider asks for an hour from now on."""
         path = self.folder / "offers.json"
-        path.with_suffix(".new").write_text(json.dumps([{**OFFER, "usd_per_hour": usd_per_hour}]))
+        path.with_suffix(".new").write_text(json.dumps([{**OFFER, "usd_per_hour": str(usd_per_hour), **more}]))
         path.with_suffix(".new").rename(path)
 
     @property
