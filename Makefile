@@ -4,13 +4,14 @@ WORKERS ?= 2
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo lint test test-nemo27 bench clean
+.PHONY: help env demo lint test test-nemo27 test-ledger bench clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
 	@echo "make demo    the main job from recordings to receipt, on the demo corpus (SEED=2: other voices)"
 	@echo "make test    lint, then all tests (TESTS='tests/launcher -k plan' for some, WORKERS=1 for less memory)"
 	@echo "make test-nemo27   models restore in NeMo 2.7.3, too (builds .venv-nemo27)"
+	@echo "make test-ledger   64 processes x 50 rounds against one cap, on SQLite and PostgreSQL, killed at random"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
 	@echo "make clean   remove both environments and the caches"
@@ -36,6 +37,11 @@ test-nemo27: env
 	  .venv-nemo27/bin/pip install torch==2.13.0 'nemo_toolkit[asr]==2.7.3' && touch .venv-nemo27/ready; }
 	LAUNCHER_STOCK_NEMO_PYTHON=$(CURDIR)/.venv-nemo27/bin/python \
 	  $(VENV)/python -m pytest tests/recipes/finetune/test_four_bases.py -k "restore_in_stock or every_kind"
+
+# The money tests at their full size (some minutes; make test runs them small).
+test-ledger: env
+	LAUNCHER_TEST_STORM=64x50 LAUNCHER_TEST_EXAMPLES=300 $(VENV)/python -m pytest -s \
+	  tests/launcher/ledger/test_storm.py tests/launcher/ledger/test_states_of_money.py
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done

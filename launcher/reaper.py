@@ -88,13 +88,15 @@ def _close(ledger: Ledger, run: Run, why: str) -> str | None:
 
 def _deadline(ledger: Ledger, run: Run) -> datetime:
     """When a run must be over: by its leases, else by its plan; a plan without a word of it has a month."""
-    leases = [parse_iso(lease.deadline) for lease in ledger.leases(run.run)]
+    leases = ledger.leases(run.run)
+    if leases:
+        return max(parse_iso(lease.deadline) for lease in leases)
     plan = run.plan
     candidates = plan.get("candidates") or [{}]
     ceiling = candidates[plan.get("chosen") or 0].get("ceiling") or {}
     seconds = [ceiling[name] for name in ("provision_s", "run_s", "collect_s") if name in ceiling]
     hours = sum(seconds) / 3600 if seconds else float(plan.get("deadline_h") or 720.0)
-    return max([parse_iso(run.created_at) + timedelta(hours=hours), *leases])
+    return parse_iso(run.created_at) + timedelta(hours=hours)
 
 
 # -- the providers' side ------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ class _Reaper:
             why = "its runner lives"
         elif not overdue and not (ours and run.over):
             why = f"its runner died: launcher resume {run.run}" if ours else "another machine's, within its deadline"
-        elif not run.over and not any(_costs(lease) for lease in leases):
+        elif not run.over and all(lease.max_usd_per_hour == ZERO for lease in leases):
             why = f"its runner died, but it costs nothing: launcher resume {run.run}"
         else:
             if not ours:
@@ -225,10 +227,6 @@ class _Reaper:
                 self._providers[name] = None
                 self._told.unknown.append({"provider": name, "why": str(error)})
         return self._providers[name]
-
-
-def _costs(lease: Lease) -> bool:
-    return lease.state is not LeaseState.RELEASED and lease.max_usd_per_hour > ZERO
 
 
 def _facts(lease: Lease) -> Fact:

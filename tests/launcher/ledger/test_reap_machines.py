@@ -129,12 +129,16 @@ def test_a_run_that_is_over_but_was_not_released_is_released_at_once(ground: Gro
     assert ground.ledger.run(lease.run).reason == "the recipe failed"
 
 
-def test_a_machine_that_was_released_but_never_charged_is_charged(ground: Ground) -> None:
+@pytest.mark.parametrize("over", [True, False])
+def test_a_machine_that_was_released_but_never_charged_is_charged(ground: Ground, over: bool) -> None:
     lease = ground.rent("key")
     ground.provider.destroy(ground.provider.listing().machines[0])
     ground.ledger.move_lease(lease.lease, LeaseState.RELEASING)
     ground.ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=["then absent", "later absent"])
-    ground.ledger.move_run(lease.run, RunState.FAILED, reason="killed here", exit_code=5)
+    if over:
+        ground.ledger.move_run(lease.run, RunState.FAILED, reason="killed here", exit_code=5)
+    else:
+        ground.clock.time += timedelta(hours=9)
     assert reap(ground.home, ground.ledger, ground.clock).released == []
     assert ground.ledger.spent(lease.run) == Usd(1)
     assert ground.ledger.holders("interactive") == []
