@@ -124,6 +124,8 @@ def main() -> int:
         print(f"{name:20} {held['mean'] - 1:>7.1%} mean   {held['total'] - 1:>7.1%} of all the money   "
               f"{held['worst'] - 1:>7.1%} worst job")  # fmt: skip
     print(f"truth at or under p90: {found['under_p90']}")
+    for gpu, (published, arithmetic) in found["speed_against_rtx_a6000"].items():
+        print(f"{gpu:14} published {published:5.2f}  arithmetic {arithmetic:5.2f}")
     for line in found["missed"]:
         print(f"MISSED: {line}")
     found["measured_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -172,7 +174,20 @@ def measure(*, offers: int, markets: int, hours: Sequence[float] = HOURS, seed: 
         "jobs": jobs, "offers_a_market": offers, "markets": markets, "oracle_usd": round(sum(oracle), 2),
         "against_oracle": against, "targets": TARGETS, "missed": missed,
         "under_p90": {name: round(held / jobs, 3) for name, held in under.items()}, "chosen": chosen,
+        "speed_against_rtx_a6000": speeds(),
     }  # fmt: skip
+
+
+def speeds() -> dict[str, tuple[float, float]]:
+    """How fast each GPU is against an RTX A6000: (as published, as our arithmetic has it for 0.6B at batch 8)."""
+    job = a_job(BASES[0], "full", 10.0)
+    small = replace(job, spec=job.spec.model_copy(update={"batch_size": 8}))
+    estimator = Estimator(small, a_data_set(random.Random(0), 10.0))
+    rates = {}
+    for gpu in SPEEDS:
+        offer = Offer(provider="runpod", offer_id=gpu, gpu=gpu, count=1, vram_gb=80, usd_per_hour=Usd(1))
+        rates[gpu] = estimator.judge(offer).audio_s_per_s
+    return {gpu: (round(relative(gpu), 2), round(rates[gpu] / rates["RTX A6000"], 2)) for gpu in SPEEDS}
 
 
 def compared(costs: Sequence[float], oracle: Sequence[float]) -> dict[str, float]:
