@@ -18,7 +18,7 @@ from launcher.offers import canonical
 from launcher.offers.offer import Offer
 from launcher.prepare import Prepared
 from recipes.constants import figure
-from recipes.finetune.fitting import Fitting, Machine, fit
+from recipes.finetune.fitting import Fitting, Machine, fit, rounded_up
 from recipes.models.memory import training_need
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Estimator:
         return Estimate(
             fits=fitting.fits,
             why_not=fitting.why_not,
-            needs_gb=round(fitting.needs_gb, 1),
+            needs_gb=rounded_up(fitting.needs_gb),
             seconds_p50=round(course.seconds_p50, 1),
             seconds_p90=round(course.seconds_p90, 1),
             phases={name: round(phases[name], 1) for name in PHASES},
@@ -153,7 +153,7 @@ class Estimator:
             half=False, on_gpu=machine.on_gpu,
         )  # fmt: skip
         short = machine.memory_gb is not None and need.total > machine.memory_gb
-        why = f"transcribing needs {need.total:.1f} GB of {machine.words}" if short else ""
+        why = f"transcribing needs {rounded_up(need.total):.1f} GB of {machine.words}" if short else ""
         return Fitting("frozen_encoder", 1, 1, need.total, (), why)
 
     def _audio_rate(self, rates: Rates, fitting: Fitting, *, half: bool) -> float:

@@ -231,6 +231,6 @@ def _own_line(variable: str, default: str) -> float:
         said = math.nan
     if not (math.isfinite(said) and said > 0):
         raise BadInputError(
-            "is no speed of a line.", key=variable, value=told, fix="Give megabits a second, such as 40."
+            f"{told!r} is no speed of a line.", key=variable, value=told, fix="Give megabits a second, such as 40."
         )
     return said

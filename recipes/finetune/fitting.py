@@ -7,6 +7,7 @@ fit, smaller ones are accumulated, so that what is learned does not depend on wh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from recipes.finetune.spec import FinetuneSpec
@@ -57,6 +58,11 @@ class Fitting:
         return not self.why_not
 
 
+def rounded_up(gb: float) -> float:
+    """To a tenth: what needs a little more than there is never looks as if it fitted."""
+    return math.ceil(round(gb * 10, 6)) / 10
+
+
 def wanted_rows(epoch_rows: int) -> int:
     """Rows a forward pass that auto wants: a power of two that leaves an epoch some steps, never above it."""
     size = FEWEST_ROWS
@@ -81,11 +87,11 @@ def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitti
                 return replace(found, words=_words(spec, machine, found, larger, missed))
             larger = (batch, needs_gb)
         batch, needs_gb = larger or (wanted, 0.0)
-        missed.append(f"{method} needs {needs_gb:.1f} GB at batch {batch}")
+        missed.append(f"{method} needs {rounded_up(needs_gb):.1f} GB at batch {batch}")
     hint = ""
     if spec.batch_size != "auto" and wanted > 1:
         smallest = _needs(shape, spec, load, machine, methods[-1], 1)
-        hint = f" ({smallest:.1f} GB at batch 1: batch_size: auto)"
+        hint = f" ({rounded_up(smallest):.1f} GB at batch 1: batch_size: auto)"
     accumulate = spec.accumulate_grad_batches * (wanted // batch)
     return Fitting(methods[-1], batch, accumulate, needs_gb, (), f"{', '.join(missed)} of {machine.words}{hint}")
 
@@ -116,9 +122,9 @@ def _words(
     if spec.batch_size == "auto":
         passes = f" x {found.accumulate} accumulated" if found.accumulate > 1 else ""
         because = (
-            f"{larger[0]} would need {larger[1]:.1f} GB of {machine.words}"
+            f"{larger[0]} would need {rounded_up(larger[1]):.1f} GB of {machine.words}"
             if larger
-            else f"needs {found.needs_gb:.1f} GB of {machine.words}"
+            else f"needs {rounded_up(found.needs_gb):.1f} GB of {machine.words}"
             if machine.memory_gb is not None
             else "it fits"
         )

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recipes.constants import figure
 from recipes.models.memory import Method, training_need
 from recipes.models.shape import shape_of
 
+REPO = Path(__file__).resolve().parents[3]
 V2, V3, BIG = "nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3", "nvidia/parakeet-tdt-1.1b"
 
 
@@ -38,6 +43,21 @@ def test_a_larger_vocabulary_costs_joint_memory_and_fusing_caps_only_a_part_of_i
     fused = needs_gb(V3, batch=8, fused=1)
     assert fused < v3
     assert fused > v2, "every row's gradient is kept whatever is fused"
+
+
+def test_the_kept_measurements_lie_close_to_the_estimate_and_under_it_with_its_margin() -> None:
+    kept = json.loads((REPO / "bench" / "results" / "vram.json").read_text(encoding="utf-8"))
+    for row in kept["peaks"]:
+        need = training_need(
+            shape_of(row["base"]), row["method"], row["batch"], longest_s=kept["seconds"],
+            longest_tokens=4.1 * kept["seconds"], half=row["half"], on_gpu=row["on_gpu"],
+        )  # fmt: skip
+        assert row["peak_gb"] <= need.total, row
+        assert need.total <= 1.30 * row["peak_gb"], row
+        assert need.static == pytest.approx(row["static_gb"], rel=0.02), row
+    for figures in kept["saved"].values():
+        for name, (_, measured) in figures.items():
+            assert figure(f"memory.{name}") == pytest.approx(measured, rel=0.02), name
 
 
 bases = st.sampled_from([V2, V3, BIG, "nvidia/parakeet-ctc-0.6b", "nvidia/parakeet-rnnt-1.1b", "no-such-model"])
