@@ -124,7 +124,8 @@ class Scheduler:
     def _never_began(self, run: Run) -> bool:
         """Whether a run ended before anything was created: refused by a budget, or freed since its launcher died."""
         if run.state is RunState.CANCELLED:  # a runner that was told to stop leaves a receipt
-            return "receipt" not in (run.outcome or {}) and not self._ledger.leases(run.run)
+            freed = run.outcome is not None and "receipt" not in run.outcome
+            return freed and not self._ledger.leases(run.run)
         return run.state is RunState.REFUSED and run.exit_code == int(ExitCode.REFUSED)
 
     def standing(self) -> Standing:

@@ -22,7 +22,7 @@ def command(file: Path, offers: Path | None, **given: Any) -> int:
 
     The amount approved binds the whole batch, midnight or not. Asked again with the same FILE, it goes on where
     it was, without another YES. The exit code is the worst that happened: 6 something may still bill, 5 a recipe
-    failed, 130 stopped by hand, 4 refused or still waiting, 8 stopped at a limit, 7 a gate said no, 0.
+    failed, 2 bad input, 130 stopped by hand, 4 refused or still waiting, 8 stopped at a limit, 7 a gate said no, 0.
     """
     from launcher.batch.whole import run_batch
     from launcher.clock import SystemClock
