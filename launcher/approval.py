@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -50,6 +51,7 @@ class Approval:
         if plan.is_free:
             return True
         inside = self.allowed.covers(plan.choice.offer) and plan.allowed.sensitivity == self.allowed.sensitivity
+        inside = inside and plan.budget == self.allowed.budget
         return inside and plan.ceiling_usd <= self.ceiling_usd
 
 
@@ -132,24 +134,33 @@ def ask_typed(budget: Budget, name: str, ceiling: Usd, out: Output, what: str = 
 
 
 def read_line(out: Output, prompt: str, patience_s: float) -> str | None:
-    """One line typed after the prompt was shown, without its end; "" at the end of input, None after the patience."""
+    """One line typed after the prompt was shown, without its end; None after the patience.
+
+    A line that was not ended with Enter (end of file, a terminal that went away) is "": half a word is no answer.
+    What was typed or pasted beyond the line is thrown away: it must not land in the shell.
+    """
     import termios
 
     file = sys.stdin.fileno()
     termios.tcflush(file, termios.TCIFLUSH)  # what was typed before the plan was there is no answer to it
     out.ask(prompt)
     ends, typed = time.monotonic() + patience_s, b""
+    whole_lines = bool(termios.tcgetattr(file)[3] & termios.ICANON)
     while not typed.endswith(b"\n"):
         ready, _, _ = select.select([file], [], [], max(0.0, ends - time.monotonic()))
-        more = os.read(file, 4096) if ready else None
-        if more is None:
-            termios.tcflush(file, termios.TCIFLUSH)  # half an answer must not land in the shell
-            out.say("")
-            return None
-        if not more:
+        late = not ready or time.monotonic() >= ends
+        try:
+            more = b"" if late else os.read(file, 4096)
+        except OSError:  # the terminal went away
+            more = b""
+        typed += more
+        if not more or (whole_lines and not more.endswith(b"\n")):  # Ctrl-D hands over a line without its end
             out.say("")
             break
-        typed += more
+    with suppress(termios.error):
+        termios.tcflush(file, termios.TCIFLUSH)
+    if not typed.endswith(b"\n"):
+        return None if late else ""
     return typed.removesuffix(b"\n").decode("utf-8", "replace")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.approval import Approval, Consent, approve, free
+from launcher.approval import NOTHING, Approval, Consent, approve, free
 from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
 from launcher.clock import Clock
 from launcher.data import check_manifest
@@ -16,14 +16,14 @@ from launcher.environment import recipe_python
 from launcher.errors import BadInputError, LauncherError, RefusedError
 from launcher.estimate import Estimator
 from launcher.home import Home
-from launcher.job import Job
+from launcher.job import Job, load_job
 from launcher.money import ZERO, Usd
 from launcher.offers import Market, ask_market
-from launcher.plan import Plan, Wishes, make_plan
+from launcher.plan import Plan, Wishes, make_plan, plan_of
 from launcher.plan.choose import Purse
 from launcher.prepare import Prepared, prepare
 from launcher.providers.traits import allowed_providers
-from launcher.runner.control import ask_to_stop, is_running, spawn
+from launcher.runner.control import ask_to_stop, is_running, spawn, stop_asked
 from recipes.manifest import ManifestError
 
 if TYPE_CHECKING:  # SQLAlchemy costs a fifth of a second: a plan before the first run does without
@@ -159,10 +159,10 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
             planned.wishes, keep=(plan.choice.offer.provider, plan.choice.offer.offer_id), within=approval.allowed,
             most_usd=approval.ceiling_usd,
         )  # fmt: skip
-        now = plan_job(planned.job, home, clock, wishes, fresh=True)
+        now = plan_job(load_job(planned.job.path), home, clock, wishes, fresh=True)  # the files as they are now
         if now.plan.run_key != plan.run_key:
             raise BadInputError(
-                "the data changed while the plan was being looked at. Nothing was created and nothing was reserved.",
+                f"the job or the data changed while the plan was being looked at. {NOTHING}",
                 file=planned.job.path, fix="Plan it again.",
             )  # fmt: skip
         moved = describe_move(plan, now.plan)
@@ -174,7 +174,7 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
         words = f"{moved or 'prices moved'}: outside what was approved (${approval.ceiling_usd}, at most " \
                 f"${approval.allowed.max_usd_per_hour}/h)"  # fmt: skip
         if consent.given:
-            raise RefusedError(f"{words}. Nothing was created and nothing was reserved.", fix="Plan again.")
+            raise RefusedError(f"{words}. {NOTHING}", fix="Plan again.")
         out.say(f"{words}. Nothing was created; here is the plan at the prices of now:", style="yellow")
         planned = replace(now, wishes=planned.wishes)
         show(planned)
@@ -200,14 +200,24 @@ def refuse_unrentable(plan: Plan) -> None:
 
 
 def describe_move(before: Plan, now: Plan) -> str:
-    """What changed between two plans of the same job, in words; empty when the price did not."""
+    """What changed between two plans of the same job, in words; empty when nothing of it matters."""
     old, new = before.choice.offer, now.choice.offer
+    moved = []
     if (old.provider, old.offer_id) != (new.provider, new.offer_id):
         gone = f"{old.provider} {old.gpu} at ${old.usd_per_hour}/h is gone"
-        return f"{gone}; {new.provider} {new.gpu} costs ${new.usd_per_hour}/h"
-    if old.usd_per_hour != new.usd_per_hour:
-        return f"{new.provider} {new.gpu} costs ${new.usd_per_hour}/h now, not ${old.usd_per_hour}/h"
-    return ""
+        moved.append(f"{gone}; {new.provider} {new.gpu} costs ${new.usd_per_hour}/h")
+    elif old.usd_per_hour != new.usd_per_hour:
+        moved.append(f"{new.provider} {new.gpu} costs ${new.usd_per_hour}/h now, not ${old.usd_per_hour}/h")
+    for is_, was in (
+        (f"{new.count} × {new.gpu}", f"{old.count} × {old.gpu}"), (f"in {new.region}", f"in {old.region}"),
+        (f"a {new.trust} host", f"a {old.trust} host"),
+    ):  # fmt: skip
+        if is_ != was:
+            moved.append(f"it is {is_} now, not {was}")
+    for is_, was in ((now.budget, before.budget), (now.allowed.sensitivity, before.allowed.sensitivity)):
+        if is_ != was:
+            moved.append(f"{'budget' if is_ == now.budget else 'data'} {is_} now, not {was}")
+    return "; ".join(moved)
 
 
 def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock, approval: Approval, *,
@@ -242,6 +252,8 @@ def begin(home: Home, ledger: Ledger, run: Run, clock: Clock) -> None:
     if is_running(home.run_dir(run.run)):
         return
     if not run.over:
+        if stop_asked(home.run_dir(run.run)) is None:
+            plan_of(run.run, run.plan)  # one that cannot go on is said here; to be released, it needs no plan
         advance(ledger, run)
     spawn(home, run.run, clock)
 
@@ -269,7 +281,7 @@ def advance(ledger: Ledger, run: Run) -> None:
 
     if run.state not in (RunState.PLANNED, RunState.APPROVED):
         return
-    plan = Plan.model_validate(run.plan)
+    plan = plan_of(run.run, run.plan)
     try:
         if not plan.is_free and ledger.approval(run.run) is None:
             raise RefusedError("nobody has approved this run", fix="Launch it again, and type YES.")

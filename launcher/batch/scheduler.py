@@ -23,7 +23,7 @@ from launcher.home import Home
 from launcher.ledger import Batch as Approved
 from launcher.ledger import Caps, Ledger, Run, RunState
 from launcher.money import ZERO, Usd
-from launcher.plan import Allowed, Plan, Wishes
+from launcher.plan import Allowed, Plan, Wishes, plan_of
 from launcher.reaper import reap_quietly
 from launcher.runner.control import ask_to_stop, is_running
 from launcher.workflow import Planned, begin, is_finished, plan_job, start
@@ -347,7 +347,7 @@ class Scheduler:
 
 
 def _is_free(run: Run) -> bool:
-    return Plan.model_validate(run.plan).is_free
+    return plan_of(run.run, run.plan).is_free
 
 
 def _kind(deferral: Deferral) -> object:

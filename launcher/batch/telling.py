@@ -14,7 +14,7 @@ from launcher.home import Home
 from launcher.ledger import Batch as Approved
 from launcher.ledger import LeaseState, Ledger, Run
 from launcher.money import Usd
-from launcher.plan import Plan
+from launcher.plan import plan_of
 from launcher.runner.control import is_running
 from recipes.contract import write_atomic, write_json
 
@@ -38,7 +38,7 @@ def rows_of(batch: Batch, scheduler: Scheduler, ledger: Ledger) -> list[Row]:
 
 
 def _row(name: str, run: Run, ledger: Ledger) -> Row:
-    ceiling = Plan.model_validate(run.plan).ceiling_usd
+    ceiling = plan_of(run.run, run.plan).ceiling_usd
     if run.over and run.outcome is not None:
         return row_of(name, run.run, str(run.state), run.outcome, ceiling)
     return row_of(name, run.run, str(run.state), None, ceiling, "its runner is at work, or died: launcher status")

@@ -30,8 +30,8 @@ def command(run: str, show: bool) -> int:
             fix=f"Watch it with: launcher attach {found.run}",
         )  # fmt: skip
     show_receipt(found.outcome, ctx.out)
-    if show and found.outcome["report"]:
+    if show and found.outcome.get("report"):
         click.launch(found.outcome["report"])
     kept = ("run", "report", "receipt", "leaderboards")
-    ctx.out.result({name: found.outcome[name] for name in kept})
+    ctx.out.result({name: found.outcome.get(name) for name in kept})
     return 0

@@ -23,7 +23,7 @@ from launcher.money import Usd
 from launcher.offers.cache import KEPT_FOR_FAILURE
 from launcher.offers.gpus import canonical, nearest_gpu
 from launcher.offers.offer import Offer, Trust
-from launcher.offers.source import clean, refuse_price
+from launcher.offers.source import LONGEST, clean, refuse_price
 
 MOST_BYTES = 64_000_000  # 30,000 offers are 4 MB
 CLOCKS_MAY_DIFFER = timedelta(minutes=5)
@@ -39,6 +39,7 @@ _MEANT = {
     "offer_id": {"id"}, "boot_s": {"boot", "boot_time", "boot_time_seconds"}, "interruptible": {"spot"},
 }  # fmt: skip
 _KIND = ("provider", "via", "currency", "example", "gpu", "vram_gb", "count", "as_of", "trust")  # see `_tell`
+_WORDS = ("region", "note", "instance_type")
 _OFFERS = TypeAdapter(list[Offer])
 Place = tuple[int | None, str]  # line of the file, and a prefix of the key such as `offers[3].`
 
@@ -185,6 +186,12 @@ class _Reader:
         row.pop("example", None)
         row |= told
         offer_id = row.setdefault("offer_id", f"{self._stem}:{place[0] or place[1][7:-2]}")
+        for name in _WORDS:
+            words = row.get(name)
+            if isinstance(words, str) and not (words.isprintable() and len(words) <= LONGEST):
+                row[name] = clean(words)  # a stranger's: a terminal must not act on it
+        if isinstance(offer_id, str) and not offer_id.isprintable():
+            raise self._fault(place, "offer_id", offer_id, "holds signs that cannot be printed.", "Take them out.")
         self._price(row)
         first = self._seen.setdefault((row.get("provider"), str(offer_id)), len(self.rows))
         if first != len(self.rows):

@@ -32,7 +32,7 @@ MOST_OFFERS = 50_000  # of one source
 _OTHER_MAKERS = re.compile(
     r"\b(amd|instinct|radeon|mi\d{2,3}x?|gaudi\d?|hl-\d+|intel|tpu|trainium\d?|inferentia\d?)\b", re.I
 )
-_LONGEST = 200  # characters of any text that a stranger sent
+LONGEST = 200  # characters of any text that a stranger sent
 
 
 class NotAskedError(Exception):
@@ -139,8 +139,8 @@ def text(value: object) -> str:
 
 def clean(value: object) -> str:
     """Text on one line, of bounded length, without anything that a terminal would act on."""
-    held = str(value)[: 4 * _LONGEST]
-    return " ".join("".join(c if c.isprintable() else " " for c in held).split())[:_LONGEST]
+    held = str(value)[: 4 * LONGEST]
+    return " ".join("".join(c if c.isprintable() else " " for c in held).split())[:LONGEST]
 
 
 def rows_of(value: object, what: str) -> list[dict[str, Any]]:

@@ -87,6 +87,7 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
     assert traits is not None  # the rules let no other through
     worst_usd, worst_words = worst_case(choice.offer, choice.guess, traits)
     ceiling = judge.ceiling(choice)
+    inside = _inside_ceiling(listed, judge, ceiling.usd, choice)
     return Plan(
         job_path=str(job.path),
         recipe=job.recipe,
@@ -105,10 +106,11 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
             for s in market.sources
         ),
         allowed=Allowed(
-            providers=_providers(listed, judge, ceiling.usd, choice),
+            providers=tuple(sorted({each.offer.provider for each in inside})),
             max_usd_per_hour=ceiling.max_usd_per_hour,
-            trust=tuple(sorted({rules.trust_of(each.offer) for each in listed})),
+            trust=tuple(sorted({each.offer.trust for each in inside})),
             sensitivity=job.data.sensitivity,
+            budget=purse.caps.budget,
         ),
         worst_case_usd=worst_usd,
         worst_case=worst_words,
@@ -265,12 +267,11 @@ def _index_of_local(candidates: tuple[Candidate, ...]) -> int | None:
     return next((index for index, candidate in enumerate(candidates) if candidate.is_local), None)
 
 
-def _providers(listed: list[Judged], judge: _Judge, ceiling: Usd, choice: Judged) -> tuple[str, ...]:
-    """Who may be rented from under this approval: the choice, and the others shown that stay under its ceiling."""
+def _inside_ceiling(listed: list[Judged], judge: _Judge, ceiling: Usd, choice: Judged) -> list[Judged]:
+    """What may be rented under this approval: the choice, and the others shown that stay under its ceiling."""
     if ceiling == ZERO:
-        return (choice.offer.provider,)
-    inside = {e.offer.provider for e in listed if e.offer.usd_per_hour > ZERO and judge.ceiling(e).usd <= ceiling}
-    return tuple(sorted({choice.offer.provider, *inside}))
+        return [choice]
+    return [choice, *(e for e in listed if e.offer.usd_per_hour > ZERO and judge.ceiling(e).usd <= ceiling)]
 
 
 def _nothing_fits(job: Job, ranking: Ranking, refused: dict[str, list[Offer]], market: Market) -> RefusedError:

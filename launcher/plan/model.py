@@ -6,9 +6,10 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from launcher.budgets import Sensitivity
+from launcher.errors import StateError
 from launcher.estimate import Estimate
 from launcher.job import Job, recipe_module
 from launcher.money import ZERO, Usd
@@ -91,11 +92,13 @@ class Allowed(_Value):
     regions: tuple[str, ...] = ()  # empty: any
     trust: tuple[Trust, ...]
     sensitivity: Sensitivity
+    budget: str = ""  # under whose caps
 
     def covers(self, offer: Offer) -> bool:
         """Whether this offer is inside what was approved."""
         return (
             offer.provider in self.providers
+            and offer.trust in self.trust
             and offer.usd_per_hour <= self.max_usd_per_hour
             and (not self.regions or offer.region in self.regions)
         )
@@ -200,6 +203,17 @@ class Plan(_Value):
             "spec": self.spec,
             "data": self.data,
         }
+
+
+def plan_of(run: str, held: dict[str, Any]) -> Plan:
+    """A run's plan as the ledger holds it; raises StateError for one that another version of the launcher made."""
+    try:
+        return Plan.model_validate(held)
+    except ValidationError:
+        raise StateError(
+            f"run {run} was planned by another version of this launcher: it cannot go on here.",
+            fix=f"Release what it holds with: launcher stop {run}",
+        ) from None
 
 
 def settings(job: Job) -> dict[str, Any]:

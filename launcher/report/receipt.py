@@ -55,8 +55,15 @@ def build_receipt(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: 
         "leases": [
             {"lease": x.lease, "provider": x.provider, "state": str(x.state), "proof": x.proof or []} for x in leases
         ],
-        "warnings": list(plan.data.get("warnings", [])),
+        "warnings": [*plan.data.get("warnings", []), *over_ceiling(charged, plan.ceiling_usd, choice.offer.provider)],
     }
+
+
+def over_ceiling(charged: Usd, ceiling: Usd, provider: str) -> list[str]:
+    """The alarm when a provider charges more than the ceiling that was approved; else nothing."""
+    if charged <= ceiling:
+        return []
+    return [f"{provider} charged ${charged - ceiling} more than the ${ceiling} approved: ask it why"]
 
 
 def seconds_by_state(events: list[dict[str, Any]]) -> dict[str, float]:
@@ -109,6 +116,9 @@ def show_receipt(receipt: dict[str, Any], out: Output) -> None:
 
     from launcher.report.leaderboard import score_table
 
+    if "scores" not in receipt:  # refused or cancelled before it began
+        _show_short(receipt, out)
+        return
     scores = receipt["scores"]
     out.say("")
     for part, title in (("target", ""), ("general", "general set")):
@@ -125,6 +135,20 @@ def show_receipt(receipt: dict[str, Any], out: Output) -> None:
         mark, style = _mark(receipt) if index == 0 else ("", "dim")
         table.add_row(Text(mark, style=style), Text(name, style=style), Text(words))
     out.say(table)
+    usd = receipt["usd"]
+    for words in over_ceiling(Usd(usd["charged"]), Usd(usd["ceiling"]), receipt["where"]["provider"]):
+        out.warn(words)
+    _warn_of_release(receipt, out)
+
+
+def _show_short(receipt: dict[str, Any], out: Output) -> None:
+    """What there is to say of a run that never began, or whose plan nobody can read any more."""
+    why = f" ({receipt['reason']})" if receipt.get("reason") else ""
+    out.say(f"run {receipt['run']}: {receipt['state']}{why}; ${receipt['usd']['charged']} charged")
+    _warn_of_release(receipt, out)
+
+
+def _warn_of_release(receipt: dict[str, Any], out: Output) -> None:
     if not receipt["released"]:
         out.warn("something may still bill: release is not proven; see launcher status")
 

@@ -10,9 +10,11 @@ from launcher.clock import SystemClock
 from launcher.errors import LauncherError
 from launcher.home import Home
 from launcher.ledger import Ledger
+from launcher.plan import plan_of
 from launcher.providers.registry import provider_named
-from launcher.runner.control import announce, runner_lock
+from launcher.runner.control import announce, runner_lock, stop_asked
 from launcher.runner.machine import Runner
+from launcher.runner.windup import can_read, wind_up
 
 
 def main(home_root: str, run_id: str) -> int:
@@ -25,6 +27,9 @@ def main(home_root: str, run_id: str) -> int:
         try:
             ledger = Ledger.open(home, clock)
             run = ledger.run(run_id)
+            if (run.over or stop_asked(home.run_dir(run_id))) and not can_read(run):
+                return int(wind_up(home, ledger, run, clock))
+            plan_of(run_id, run.plan)
             choice = run.plan["candidates"][run.plan["chosen"]]["offer"]
             runner = Runner(home, ledger, provider_named(choice["provider"], home, clock), run, clock)
             for signum in (signal.SIGTERM, signal.SIGINT):

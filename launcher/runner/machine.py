@@ -16,7 +16,7 @@ from launcher.estimate.measured import throughput_of
 from launcher.home import Home
 from launcher.hosts.base import Host, StepStatus
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
-from launcher.plan import Plan
+from launcher.plan import Plan, plan_of
 from launcher.providers.base import Intent, Presence, Provider
 from launcher.providers.release import charge, machine_of, release
 from launcher.report.after_run import gate_of, write_receipt_alone, write_reports
@@ -53,7 +53,7 @@ class Runner:
     def __init__(self, home: Home, ledger: Ledger, provider: Provider, run: Run, clock: Clock) -> None:
         self._home, self._ledger, self._provider, self._clock = home, ledger, provider, clock
         self._run_id = run.run
-        self._plan = Plan.model_validate(run.plan)
+        self._plan = plan_of(run.run, run.plan)
         self._dir = home.run_dir(run.run)
         self._mirror = Mirror(self._dir)
         self._interrupted = False
