@@ -75,6 +75,9 @@ def _choices(plan: Plan, every: bool, wide: bool) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("where", overflow="fold")
     table.add_column("GPU", overflow="fold")
+    differs = plan.asked.get("method") == "auto"  # a cheaper machine may buy a lesser method: that must show
+    if differs:
+        table.add_column("method", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("expected", justify="right", no_wrap=True)
     table.add_column("at most", justify="right", no_wrap=True)
@@ -85,7 +88,7 @@ def _choices(plan: Plan, every: bool, wide: bool) -> Table:
         name = ", ".join(labels.get(index, []))
         mark = "›" if index == plan.chosen else " "
         style = "bold" if index == plan.chosen else None if each.fits else "dim"
-        cells = [f"{mark} {name}", _where(each), gpu_words(each)]
+        cells = [f"{mark} {name}", _where(each), gpu_words(each), *([each.estimate.method] if differs else [])]
         if each.fits:
             cells += [span_words(each.estimate.seconds_p50, each.estimate.seconds_p90)]
             cells += [cents(each.usd_p50), cents(each.ceiling.usd)]
@@ -95,8 +98,8 @@ def _choices(plan: Plan, every: bool, wide: bool) -> Table:
             cells.append("—" if each.is_local else "; ".join(each.released_by))
         row = [Text(cell) for cell in cells]
         if index == plan.chosen and not each.is_local:
-            row[4].stylize(ACCENT)
-            row[5].stylize(ACCENT)
+            for cell in row[4 + differs : 6 + differs]:
+                cell.stylize(ACCENT)
         table.add_row(*row, style=style)
     return table
 

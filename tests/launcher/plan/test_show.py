@@ -95,3 +95,14 @@ def test_an_interval_has_one_unit(low_s: float, high_s: float, words: str) -> No
 @pytest.mark.parametrize(("usd", "words"), [("0.241", "$0.25"), ("0", "$0.00"), ("1234.5", "$1,234.50")])
 def test_an_amount_is_never_shown_too_low(usd: str, words: str) -> None:
     assert cents(Usd(usd)) == words
+
+
+def test_the_method_stands_beside_each_machine_where_the_launcher_chose_it(folder: Path, prepared: Prepared) -> None:
+    job = job_of(folder, spec="base: nvidia/parakeet-tdt-0.6b-v2, method: auto")
+    offers = [offer("vast", "0.05", "RTX 3060 12GB", 12), offer("runpod", "2.2", "H100 SXM", 80)]
+    plan = plan_of(job, prepared, offers)
+    text = shown(plan, prepared, 120, every=True)
+    (small,) = [line for line in text.splitlines() if "RTX 3060" in line and "–" in line]
+    (large,) = [line for line in text.splitlines() if "H100" in line and "–" in line]
+    assert "frozen_encoder" in small
+    assert " full " in large
