@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
@@ -75,9 +78,30 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(db: Connection) -> None:
-        # Take the write lock at once: two launchers that both read, then both write, must not both win.
-        reads = db.get_execution_options().get("launcher_read", False)
-        db.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        if db.get_execution_options().get("launcher_read", False):
+            db.exec_driver_sql("BEGIN")
+            return
+        _begin_to_write(db)
+
+
+def _begin_to_write(db: Connection) -> None:
+    """Take the write lock at once: two launchers that both read, then both write, must not both win."""
+    raw: Any = db.connection.driver_connection
+    ends = time.monotonic() + PATIENCE_S
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error) and time.monotonic() < ends:
+                    # SQLite's own wait asks ever less often: among many writers, who waits long would starve.
+                    time.sleep(random.uniform(0.001, 0.01))
+                    continue
+                db.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, in SQLAlchemy's words
+            return
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={PATIENCE_S * 1000:.0f}")
 
 
 def _prepare_postgres(engine: Engine) -> None:

@@ -138,9 +138,9 @@ class Storm:
 
     def __init__(self, home: Home, processes: int, rounds: int, seed: int) -> None:
         self.home, self.processes, self.rng = home, processes, random.Random(seed)
-        # A third of the processes can hold money at once, and towards the end the charges alone fill the day.
-        day = Usd(processes) * Usd("0.25") + Usd(processes * rounds) * Usd("0.006")
-        at_once = max(4, processes // 5)
+        # About a third of the processes can hold money at once, and what is charged leaves them less and less.
+        day = Usd(processes) * Usd("0.2") + Usd(processes * rounds) * Usd("0.002")
+        at_once = max(4, processes // 3)
         self.caps = Caps("team", Usd("1.8"), day, Usd(day * 2), concurrent_runs=at_once, time_zone="UTC")
         first = Ledger.open(home, Clock())
         self.batch, _ = first.create_batch("sweep", Usd(day) * Usd("0.3"), "typed", "d", "sweep.yaml")
