@@ -38,9 +38,11 @@ def command(most: int) -> int:
         ctx.out.say(f"run {fact['run']}: {money}{fact['why']}")
     for fact in done.released:
         charged = f", ${fact['charged_usd']} charged" if "charged_usd" in fact else ""
-        ctx.out.say(f"released {_machine(fact)}{charged}: {' and '.join(fact['proof'])}", "green")
+        first, again = (text[11:19] for text in fact["proof"])  # ISO 8601: the time of day
+        ctx.out.say(f"released {_machine(fact)}{charged}: absent {first}, absent again {again} UTC", "green")
     for fact in done.seen:
-        ctx.out.say(f"left alone {_machine(fact)}: {fact['why']}")
+        ends = f" until {fact['deadline'][:16].replace('T', ' ')} UTC" if "deadline" in fact else ""
+        ctx.out.say(f"left alone {_machine(fact)}, ${fact['usd_per_hour']}/h{ends}: {fact['why']}")
     _warn(ctx.out, done.pending, done.unknown)
     if not any(asdict(done).values()):
         ctx.out.say("nothing to reap")

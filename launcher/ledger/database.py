@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
@@ -63,6 +64,9 @@ def _url(home: Home) -> URL:
         raise BadInputError(f"{url.drivername}:// is not a database the ledger can use.", key=VARIABLE, fix=fix)
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise BadInputError("names no file: such a ledger would forget everything.", key=VARIABLE, fix=fix)
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_absolute():
+        problem = f"{url.database} would be another ledger in every folder."
+        raise BadInputError(problem, key=VARIABLE, fix="Write its whole path: sqlite:////PATH")
     return url
 
 
