@@ -7,6 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from launcher.errors import ExitCode, LauncherError
+
+
+class HostError(LauncherError):
+    """The machine answers but cannot do what is asked: no Python, no rsync, a full disk (exit 5)."""
+
+    exit_code = ExitCode.RECIPE_FAILED
+
+
+class HostUnreachableError(LauncherError):
+    """The machine did not answer for as long as we wait. What runs there may run on: no step has failed (exit 5)."""
+
+    exit_code = ExitCode.RECIPE_FAILED
+
+
+class HostKeyChangedError(HostUnreachableError):
+    """Another host key than the one pinned for this lease: never spoken to again, never retried (exit 5)."""
+
 
 @dataclass(frozen=True)
 class StepStatus:
@@ -50,4 +68,12 @@ class Host(Protocol):
 
     def signal(self, step: str, signum: int) -> None:
         """Send a signal to a step's command, if it runs."""
+        ...
+
+    def running_steps(self) -> list[str]:
+        """The steps that still run there, by name."""
+        ...
+
+    def wipe(self) -> None:
+        """Remove all that was sent and made there; steps are ended before, not by this."""
         ...

@@ -96,6 +96,12 @@ class LocalHost:
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         return [name for name in names if self.status(name).state == "running"]
 
+    def wipe(self) -> None:
+        """Remove the lease's folder with all that is in it."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self.root.exists():
+            shutil.rmtree(self.root)  # says why not
+
     def _step_dir(self, step: str) -> Path:
         return self.root / "steps" / step
 
@@ -108,7 +114,7 @@ def _remove(path: Path) -> None:
 
 
 # What a recipe may see of the launcher's environment: never the whole of it, for it may hold keys.
-_PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
            "CUDA_HOME", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "NEMO_CACHE_DIR", "XDG_CACHE_HOME",
            "OMP_NUM_THREADS",
            "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # fmt: skip
@@ -116,4 +122,4 @@ _PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "LD_LI
 
 def inherited_environment() -> dict[str, str]:
     """The part of this environment that a recipe may see (no keys)."""
-    return {name: os.environ[name] for name in _PASSED if name in os.environ}
+    return {name: os.environ[name] for name in PASSED if name in os.environ}

@@ -1,0 +1,37 @@
+"""rsync over this lease's ssh: one attempt, and what its end means."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from launcher.hosts.base import HostError
+from launcher.hosts.lease_keys import LeaseKeys
+from launcher.hosts.link import Lost, Patience
+
+# rsync(1), EXIT VALUES, and ssh's own 255: the line, not the data. 20: killed there by a signal.
+_LINE = {5, 10, 12, 20, 30, 35, 255, -13}
+
+
+def rsync(keys: LeaseKeys, patience: Patience, arguments: Sequence[str], within_s: float) -> None:
+    """One transfer. Raises Lost when the line dropped, HostError when it cannot succeed however often it is tried."""
+    command = ["rsync", f"--timeout={max(1, round(patience.stall_s))}", "-e", "ssh -F ssh_config", *arguments]
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
+    try:
+        done = subprocess.run(
+            command, cwd=keys.folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+            timeout=max(1.0, within_s), start_new_session=True,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise HostError("rsync is not installed here.", fix="Install rsync and an OpenSSH client.") from None
+    except subprocess.TimeoutExpired:
+        raise HostError(f"a transfer did not end within {patience.transfer_s:.0f} s") from None
+    if done.returncode == 0:
+        return
+    said = " ".join(done.stderr.decode(errors="replace").split())[-500:]
+    if "Host key verification failed" in said or "REMOTE HOST IDENTIFICATION" in said:
+        raise keys.changed("the machine")
+    if done.returncode in _LINE:
+        raise Lost(said or f"rsync ended with {done.returncode}")
+    raise HostError(f"the transfer failed (rsync {done.returncode}): {said}")

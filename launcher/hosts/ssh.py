@@ -1,0 +1,148 @@
+"""A rented machine as a host: fabric for requests, rsync for data, both with this lease's keys alone."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.clock import Clock
+from launcher.hosts.base import HostError, StepStatus
+from launcher.hosts.lease_keys import Address, LeaseKeys
+from launcher.hosts.link import Link, Lost, Patience, key_of
+from launcher.hosts.local import PASSED
+from launcher.hosts.rsync import rsync
+
+# Box-side settings beside those a recipe may see anywhere: where the machine keeps its GPU's libraries.
+PASSED_THERE = (*PASSED, "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CONDA_PREFIX")
+_PLAIN = re.compile(r"/[A-Za-z0-9._/-]+")
+_PIECE = 1 << 20  # bytes of a file in one answer
+
+
+class SshHost:
+    """A folder on a rented machine, with detached, lock-guarded processes. What drops the line, they survive.
+
+    Any request waits through lost connections for `patience.total_s`, then raises HostUnreachableError; what the
+    machine itself refuses is a HostError. Nothing is done twice because an answer was lost.
+    """
+
+    def __init__(
+        self, address: Address, keys: LeaseKeys, root: str, python: str, clock: Clock, *,
+        patience: Patience | None = None, box_python: str = "python3",
+    ) -> None:  # fmt: skip
+        """`root` is the lease's folder there; `python` the recipes' Python; `box_python` any Python 3.8 or newer.
+
+        Raises ValueError when `root` is not an absolute path of plain characters: it is part of rsync's command line.
+        """
+        if not _PLAIN.fullmatch(root) or ".." in root.split("/"):
+            raise ValueError(f"not a plain absolute path: {root!r}")
+        self.root, self.python, self._box_python = root.rstrip("/"), python, box_python
+        self._patience = patience or Patience()
+        self._keys, self._clock = keys, clock
+        self._link = Link(address, keys, clock, self._patience, box_python)
+        keys.write_config(address, self._patience.connect_s, self._patience.stall_s)
+
+    def path(self, remote: str) -> str:
+        """The absolute path there of a path relative to the lease's folder."""
+        return remote if remote.startswith("/") else f"{self.root}/{remote}"
+
+    def put(self, local: Path, remote: str) -> None:
+        """Send a file, or a folder whole (links followed: what they name is not there); a cut transfer resumes."""
+        folder = local.is_dir()
+        if not folder and not local.is_file():
+            raise FileNotFoundError(str(local))
+        key, source = key_of(remote), f"{local.absolute()}/" if folder else str(local.absolute())
+        target = f"{self.root}/.host/in/{key}/whole" + ("/" if folder else "")
+        retry, there = self._link.retry(), -1
+        ends = self._clock.monotonic() + self._patience.transfer_s
+        while True:
+            ready = self._ask("prepare", key=key, to=remote, folder=folder)
+            self._need_rsync(ready)
+            if ready["bytes"] > there:
+                retry.progressed()
+            there = ready["bytes"]
+            basis = ["--link-dest=../basis/" if folder else "--link-dest=basis/"] if ready["basis"] else []
+            flags = ["-rLpt", "--chmod=u+rwX", "--inplace", *([*basis, "--delete"] if folder else basis)]
+            try:
+                rsync(self._keys, self._patience, [*flags, "--", source, f"lease:{target}"], ends - self._now())
+                break
+            except Lost as reason:
+                retry.wait(reason)
+        self._ask("place", key=key, to=remote)
+
+    def get(self, remote: str, local: Path) -> None:
+        """Fetch a file to exactly `local`, atomically; a cut transfer goes on from what has come."""
+        local.parent.mkdir(parents=True, exist_ok=True)
+        part = local.absolute().with_name(f".{local.name}.part")
+        key = key_of(remote)
+        self._need_rsync(self._ask("lend", path=remote, key=key))
+        source = f"lease:{self.root}/.host/out/{key}/whole"
+        retry, here = self._link.retry(), -1
+        ends = self._clock.monotonic() + self._patience.transfer_s
+        while True:
+            size = part.stat().st_size if part.exists() else 0
+            if size > here:
+                retry.progressed()
+            here = size
+            try:
+                # -I: what lies here from an earlier attempt is compared by content, never trusted by its date.
+                rsync(self._keys, self._patience, ["-LtI", "--inplace", "--", source, str(part)], ends - self._now())
+                break
+            except Lost as reason:
+                retry.wait(reason)
+        part.replace(local)
+        self._ask("returned", key=key)
+
+    def read(self, remote: str, offset: int = 0, limit: int = 1 << 20) -> bytes:
+        """Bytes of a file from an offset; empty when there are none (yet)."""
+        pieces: list[bytes] = []
+        while limit > 0:
+            answer = self._ask("read", path=remote, offset=offset, limit=min(limit, _PIECE))
+            piece = base64.b64decode(answer["data"])
+            pieces.append(piece)
+            offset, limit = offset + len(piece), limit - len(piece)
+            if len(piece) < _PIECE:
+                break
+        return b"".join(pieces)
+
+    def start(self, step: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        """Start a command detached, once: a step that already runs there is left to run."""
+        self._ask("start", step=step, argv=list(argv), env=dict(env), passed=PASSED_THERE,
+                  python=self._box_python, token=secrets.token_hex(8))  # fmt: skip
+
+    def status(self, step: str) -> StepStatus:
+        """How a step does, asked of its lock."""
+        answer = self._ask("status", step=step)
+        return StepStatus(answer["state"], answer["code"])
+
+    def signal(self, step: str, signum: int) -> None:
+        """Send a signal to a step's command, if it runs."""
+        self._ask("signal", step=step, signum=int(signum), token=secrets.token_hex(8))
+
+    def running_steps(self) -> list[str]:
+        """The steps that still hold their lock."""
+        return [str(name) for name in self._ask("running")["steps"]]
+
+    def wipe(self) -> None:
+        """Remove the lease's folder. Space that was freed is the provider's to overwrite: no program there can."""
+        self._ask("wipe")
+
+    def close(self) -> None:
+        """Hang up; the next request calls again."""
+        self._link.close()
+
+    def _ask(self, verb: str, **fields: Any) -> dict[str, Any]:
+        return self._link.ask(verb, root=self.root, **fields)
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    def _need_rsync(self, answer: Mapping[str, Any]) -> None:
+        if not answer["rsync"]:
+            raise HostError(
+                f"{self._link.address} has no rsync, which carries the data",
+                fix="Add it to the image or to its setup: apt-get update && apt-get install -y rsync",
+            )
