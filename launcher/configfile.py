@@ -25,6 +25,12 @@ READ_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeErro
 MOST_NODES, MOST_LEVELS = 20_000, 30  # of a file once its aliases are written out; no settings file comes near
 
 
+_NUMBERS = {  # how people write them
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9]\d*)$",
+    "tag:yaml.org,2002:float": r"([-+]?(\d+\.\d*|\.\d+)([eE][-+]\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
+}
+
+
 def _refuse_bomb(root: yaml.Node | None) -> None:
     """Raise when aliases make a file endless or huge, or when it is nested deeper than any settings are."""
     sizes: dict[int, int] = {}
@@ -49,7 +55,15 @@ def _refuse_bomb(root: yaml.Node | None) -> None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key written twice is an error instead of the last one winning."""
+    """PyYAML's safe loader, but a key written twice is an error, and a number is one as people write it.
+
+    YAML 1.1 would read 5:00 as 300, 010 as 8 and 0x10 as 16: here they are text, and no amount of dollars.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML's own attribute
+        first: [(tag, pattern) for tag, pattern in known if tag not in _NUMBERS]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -63,6 +77,10 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern in _NUMBERS.items():
+    _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern, re.ASCII), list("-+0123456789."))
 
 
 class ConfigFile:

@@ -82,6 +82,12 @@ class RefusedError(LauncherError):
     exit_code = ExitCode.REFUSED
 
 
+class PendingError(RefusedError):
+    """A machine at this provider may still bill: nothing new is rented there until it is gone (exit 6)."""
+
+    exit_code = ExitCode.RELEASE_PENDING
+
+
 class RecipeError(LauncherError):
     """The recipe failed; everything was released (exit 5)."""
 

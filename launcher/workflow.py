@@ -13,7 +13,7 @@ from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
 from launcher.clock import Clock
 from launcher.data import check_manifest
 from launcher.environment import recipe_python
-from launcher.errors import BadInputError, LauncherError, RefusedError
+from launcher.errors import BadInputError, LauncherError, PendingError, RefusedError
 from launcher.estimate import Estimator
 from launcher.home import Home
 from launcher.job import Job, load_job
@@ -199,6 +199,17 @@ def refuse_unrentable(plan: Plan) -> None:
         )  # fmt: skip
 
 
+def refuse_pending(ledger: Ledger, plan: Plan) -> None:
+    """Raise PendingError while a machine at the plan's provider may still bill: one fault of theirs is enough."""
+    provider = plan.choice.offer.provider
+    stuck = next((lease for lease in ledger.unreleased() if lease.provider == provider), None)
+    if stuck is not None and not plan.is_free:
+        raise PendingError(
+            f"{provider} has not confirmed the release of {stuck.label} (run {stuck.run}), which may still bill "
+            f"${stuck.max_usd_per_hour}/h: nothing new is rented there. {NOTHING}", fix="Release it: launcher reap",
+        )  # fmt: skip
+
+
 def describe_move(before: Plan, now: Plan) -> str:
     """What changed between two plans of the same job, in words; empty when nothing of it matters."""
     old, new = before.choice.offer, now.choice.offer
@@ -230,6 +241,7 @@ def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock, approval: 
     plan = planned.plan
     if not approval.covers(plan):
         raise RefusedError("this plan costs more than anybody has approved", fix="Type YES at a terminal.")
+    refuse_pending(ledger, plan)
     recipe_python()  # what would keep every step from starting is said before there is a run
     held = plan.model_dump(mode="json")
     given = {

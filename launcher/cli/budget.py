@@ -23,6 +23,7 @@ def command() -> int:
     from pathlib import Path
 
     from launcher.budgets import find_budgets, load_budgets
+    from launcher.cli.pending import warn_of_pending
     from launcher.clock import SystemClock
     from launcher.home import Home
 
@@ -35,6 +36,7 @@ def command() -> int:
         from launcher.ledger import Ledger
 
         ledger = Ledger.open(home, clock)
+        warn_of_pending(ledger, ctx.out)
     from launcher.report.money import budget_facts, unnamed
 
     found = budget_facts(budgets, ledger, clock)

@@ -23,6 +23,7 @@ def command(by: By) -> int:
     from rich.table import Table
 
     from launcher.budgets import find_budgets, load_budgets
+    from launcher.cli.pending import warn_of_pending
     from launcher.home import Home
     from launcher.ledger import Ledger
     from launcher.report.money import MONEY, cost_rows, dollars, total
@@ -30,7 +31,11 @@ def command(by: By) -> int:
     ctx = context()
     home = Home.find(ctx.home)
     time_zone = load_budgets(find_budgets(Path.cwd(), home.root)).time_zone
-    rows = cost_rows(Ledger.open(home), by, time_zone) if home.has_ledger else []
+    rows = []
+    if home.has_ledger:
+        ledger = Ledger.open(home)
+        warn_of_pending(ledger, ctx.out)
+        rows = cost_rows(ledger, by, time_zone)
     whole = total("total", rows)
     if not rows:
         ctx.out.say("no runs yet, and nothing spent")

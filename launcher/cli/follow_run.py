@@ -18,7 +18,7 @@ def launch(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
     from launcher.cli.show_plan import show_plan
     from launcher.ledger import Ledger
     from launcher.reaper import reap_quietly
-    from launcher.workflow import begin, secure, start
+    from launcher.workflow import begin, refuse_pending, secure, start
 
     show_plan(planned, out)
     ledger = Ledger.open(home, clock)
@@ -31,6 +31,7 @@ def launch(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
         begin(home, ledger, live, clock)
         out.say(f"This job is running already: run {live.run}")
         return ledger, live
+    refuse_pending(ledger, planned.plan)  # before anybody is asked
     planned, approval = secure(planned, consent, home, clock, out, lambda again: show_plan(again, out))
     run, new = start(planned, home, ledger, clock, approval)
     if not new:

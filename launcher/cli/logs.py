@@ -15,6 +15,7 @@ def command(run: str, follow: bool) -> int:
     """Print RUN's events, one line each."""
     import json
 
+    from launcher.cli.pending import warn_of_pending
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.ledger import Ledger
@@ -23,7 +24,9 @@ def command(run: str, follow: bool) -> int:
 
     ctx, clock = context(), SystemClock()
     home = Home.find(ctx.home)
-    run_id = Ledger.open(home, clock).run(run).run
+    ledger = Ledger.open(home, clock)
+    warn_of_pending(ledger, ctx.out)
+    run_id = ledger.run(run).run
     run_dir = home.run_dir(run_id)
     events, offset = [], 0
     while True:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+NARROWEST = 60  # columns: below it a table loses figures, so lines are broken by the terminal instead
 WIDTH_OF_A_FILE = 120  # columns of a table where there is no terminal to ask
 
 
@@ -41,12 +42,15 @@ class Output:
             self._console = Console(stderr=self.json_mode, quiet=self.quiet, highlight=False, soft_wrap=False)
             if not self._console.is_terminal and "COLUMNS" not in os.environ:
                 self._console.width = WIDTH_OF_A_FILE
+            # COLUMNS=0: nothing at all would be shown before the prompt
+            self._console.width = max(self._console.width, NARROWEST)
         return self._console
 
     @property
     def interactive(self) -> bool:
         """Whether a person can be asked: a terminal on both ends, and not JSON."""
-        return not self.json_mode and sys.stdin.isatty() and sys.stdout.isatty()
+        ends = (sys.stdin, sys.stdout)  # None where the caller has closed it
+        return not self.json_mode and all(end is not None and end.isatty() for end in ends)
 
     def say(self, text: RenderableType = "", style: str | None = None) -> None:
         """Tell a person (rich markup is off for plain strings: user data must not be read as markup)."""

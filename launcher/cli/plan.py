@@ -18,6 +18,7 @@ from launcher.cli.plan_options import choice_options, wishes_of
 @common_options
 def command(job: Path, every: bool, **given: Any) -> int:
     """Choose where to run JOB and show what it takes; nothing is rented and nothing is spent."""
+    from launcher.cli.pending import warn_of_pending
     from launcher.cli.show_plan import show_plan
     from launcher.clock import SystemClock
     from launcher.home import Home
@@ -25,7 +26,12 @@ def command(job: Path, every: bool, **given: Any) -> int:
     from launcher.workflow import plan_job
 
     ctx = context()
-    planned = plan_job(load_job(job), Home.find(ctx.home), SystemClock(), wishes_of(given))
+    home, clock = Home.find(ctx.home), SystemClock()
+    planned = plan_job(load_job(job), home, clock, wishes_of(given))
+    if home.has_ledger:
+        from launcher.ledger import Ledger
+
+        warn_of_pending(Ledger.open(home, clock), ctx.out)
     show_plan(planned, ctx.out, every)
     ctx.out.result(planned.plan.as_json())
     return 0

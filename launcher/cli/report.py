@@ -13,6 +13,7 @@ from launcher.cli import common_options, context
 @common_options
 def command(run: str, show: bool) -> int:
     """Print RUN's receipt and where its report is."""
+    from launcher.cli.pending import warn_of_pending
     from launcher.clock import SystemClock
     from launcher.errors import BadInputError
     from launcher.home import Home
@@ -23,6 +24,7 @@ def command(run: str, show: bool) -> int:
     ctx, clock = context(), SystemClock()
     home = Home.find(ctx.home)
     ledger = Ledger.open(home, clock)
+    warn_of_pending(ledger, ctx.out)
     found = finish(home, ledger, ledger.run(run), clock)
     if found.outcome is None:
         raise BadInputError(

@@ -14,6 +14,7 @@ def command(run: str | None) -> int:
     """List all runs, newest first, or one RUN with its leases."""
     from rich.table import Table
 
+    from launcher.cli.pending import warn_of_pending
     from launcher.home import Home
     from launcher.ledger import Ledger
     from launcher.report.summary import summary
@@ -23,6 +24,7 @@ def command(run: str | None) -> int:
     home = Home.find(ctx.home)
     ledger = Ledger.open(home)
     found = [ledger.run(run)] if run else ledger.runs()
+    warn_of_pending(ledger, ctx.out)
     rows = [summary(each, ledger, alive=is_running(home.run_dir(each.run))) for each in found]
     if not rows:
         ctx.out.say("no runs yet; begin with: launcher tune RECORDINGS")

@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from launcher.errors import ExitCode
 from launcher.ledger import schema as t
-from launcher.ledger.records import Reservation, Run, reservation_of, run_of
+from launcher.ledger.records import Lease, Reservation, Run, lease_of, reservation_of, run_of
 from launcher.ledger.reservations import Reservations
 from launcher.ledger.states import RUN_TERMINAL, LeaseState, RunState
 from launcher.money import ZERO, Usd
@@ -42,6 +42,13 @@ class Accounts(Reservations):
         query = select(t.runs).where(alive | runs.run.in_(held) | runs.run.in_(rented)).order_by(runs.created_at)
         with self.reading() as db:
             return [run_of(row) for row in db.execute(query).mappings()]
+
+    def unreleased(self) -> list[Lease]:
+        """The leases that may still bill although their release was asked for, or nobody knows of them."""
+        doubtful = t.leases.c.state.in_([LeaseState.RELEASE_PENDING, LeaseState.UNKNOWN])
+        with self.reading() as db:
+            held = [lease_of(row) for row in db.execute(select(t.leases).where(doubtful)).mappings()]
+        return [lease for lease in held if lease.max_usd_per_hour > ZERO]
 
     def reservations(self) -> list[Reservation]:
         """Every reservation, open and closed, oldest first."""

@@ -59,6 +59,17 @@ def test_every_wrong_value_names_file_line_key_and_fix(
     assert error.exit_code == 2
 
 
+@pytest.mark.parametrize("written", ["5:00", "0x10", "0b11", "1_0", "1e9"])
+def test_an_amount_that_yaml_would_read_as_another_number_is_refused(tmp_path: Path, written: str) -> None:
+    with pytest.raises(BadInputError, match="not an amount of dollars"):
+        load(write(tmp_path, GOOD.replace("per_run_usd: 2.50", f"per_run_usd: {written}")), Budgets)
+
+
+def test_a_leading_zero_changes_no_amount(tmp_path: Path) -> None:
+    held = load(write(tmp_path, GOOD.replace("per_run_usd: 2.50", "per_run_usd: 010")), Budgets)
+    assert held.budgets["small"].per_run_usd == 10
+
+
 def test_a_file_that_is_not_utf8_or_not_there_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "budgets.yaml"
     path.write_bytes(b"default: \xff\n")

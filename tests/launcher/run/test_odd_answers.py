@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from fast import FastGround
 from jobs import Launcher
@@ -107,6 +111,48 @@ def test_an_offer_whose_id_cannot_be_printed_is_refused_by_its_row(paid: PaidGro
     code, answer, _ = paid.run("plan", paid.job(), "--offers", paid.offers_file)
     assert code == 2
     assert answer["error"]["key"] == "offers[0].offer_id"
+
+
+def test_without_columns_the_plan_is_shown_before_the_prompt(paid: PaidGround) -> None:
+    terminal = prompted(paid, before="import os; os.environ['COLUMNS'] = '0'")
+    assert "RTX" in terminal.shown
+    terminal.send("no\n")
+    assert terminal.end() == 3
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-"])
+def test_with_its_input_closed_it_is_a_launcher_without_a_terminal(paid: PaidGround, closed: str) -> None:
+    command = f'exec "$0" -m launcher --home "$1" run "$2" --offers "$3" {closed}'
+    args = [sys.executable, paid.launcher.home, paid.job(), paid.offers_file]
+    done = subprocess.run(
+        ["sh", "-c", command, *map(str, args)], env={**os.environ, **paid.env}, cwd=paid.fast.folder,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "no terminal" in done.stderr
+    paid.assert_nothing_happened()
+
+
+def test_a_machine_that_may_still_bill_blocks_its_provider_and_every_verb_says_so(paid: PaidGround) -> None:
+    paid.script(refuse_release=1, fractions=[0.5])
+    args = ("--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5")
+    code, outcome, err = paid.run("run", paid.job(), *args)
+    assert code == 6, err
+    code, answer, err = paid.run("run", paid.job("other.yaml", steps=4), *args)
+    assert code == 6, err
+    assert "scripted has not confirmed the release" in answer["error"]["message"]
+    assert "launcher reap" in answer["error"]["message"]
+    assert len(paid.ledger.runs()) == 1
+    for verb in (("status",), ("budget",), ("costs",), ("logs", outcome["run"]), ("report", outcome["run"]),
+                 ("plan", paid.job(), "--offers", paid.offers_file)):  # fmt: skip
+        code, _, err = paid.run(*verb)
+        assert code == 0, err
+        assert "STILL BILLING? scripted" in err
+    code, _, err = paid.run("reap")
+    assert code == 0, err
+    code, outcome, err = paid.run("run", paid.job("other.yaml", steps=4), *args)
+    assert code == 0, err
+    assert "STILL BILLING" not in paid.run("status")[2]
 
 
 def test_a_charge_above_the_ceiling_is_recorded_in_full_and_said_aloud(paid: PaidGround) -> None:
