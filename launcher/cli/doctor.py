@@ -33,6 +33,10 @@ def command(deep: bool, fix: bool) -> int:
     checks = examine(Home.find(verb.home), deep)
     ok = works(checks)
     verb.out.say(_table(checks))
+    if verb.out.quiet:
+        for check in checks:
+            if check.needed and not check.ok:
+                verb.out.warn(f"{check.name}: {check.detail}. {check.fix}")
     verb.out.say("Ready: runs on this machine will work." if ok else "Not ready: mend what is marked ✗.")
     verb.out.result({"ok": ok, "checks": [check.as_json() for check in checks]})
     return 0 if ok else 2

@@ -46,6 +46,13 @@ def test_without_a_recipe_environment_it_is_not_ok_and_says_how_to_build_one(rep
     assert "LAUNCHER_RECIPE_PYTHON" in failed["fix"]
 
 
+def test_quiet_still_says_what_fails_and_its_fix(repo: Path, tmp_path: Path) -> None:
+    done = run(repo, tmp_path, "-q", LAUNCHER_RECIPE_PYTHON=str(tmp_path / "nowhere"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("warning: recipe env: ")
+    assert "LAUNCHER_RECIPE_PYTHON" in done.stderr
+
+
 def test_a_python_without_nemo_is_not_taken_for_a_recipe_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
