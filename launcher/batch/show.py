@@ -56,6 +56,8 @@ def as_json(outlook: Outlook) -> dict[str, Any]:
 
 def _say_money(batch: Batch, outlook: Outlook, out: Output) -> None:
     budget, caps = outlook.budget, outlook.caps
+    if not outlook.plans:
+        return  # no job can run: each reason stands above
     if outlook.amount == ZERO:
         out.say("Free: this machine costs nothing, so no YES is needed.", style="green")
         return

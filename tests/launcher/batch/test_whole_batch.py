@@ -229,6 +229,7 @@ def test_a_machine_that_this_launcher_cannot_rent_is_refused_before_anybody_is_a
     assert code == 4, err
     assert "no job of the batch can run" in outcome["error"]["message"]
     assert "cannot rent at vast yet" in outcome["refused"][0]["why"]
+    assert "Free:" not in err
     assert sweep.ledger("select * from batches") == []
 
 
