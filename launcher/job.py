@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from launcher.budgets import PROVIDERS, ProviderName, Sensitivity
 from launcher.configfile import ConfigFile, KeyPath, dotted
 from launcher.errors import BadInputError, nearest
+from launcher.offers.gpus import check_gpu
 from recipes.models.bases import refusal
 
 RECIPES_OF_A_JOB = ("finetune", "evaluate")
+GpuName = Annotated[str, AfterValidator(check_gpu)]
 
 
 class _Part(BaseModel):
@@ -52,7 +54,7 @@ class JobResources(_Part):
     """Where it may run."""
 
     providers: tuple[ProviderName, ...] = Field(PROVIDERS, description="who may be used")
-    gpus: Literal["any"] | tuple[str, ...] = Field("any", description="any, or GPU names")
+    gpus: Literal["any"] | tuple[GpuName, ...] = Field("any", description="any, or GPU names")
     nodes: Annotated[int, Field(ge=1, le=64, description="machines")] = 1
 
 

@@ -44,19 +44,16 @@ def wishes_of(given: dict[str, Any]) -> Wishes:
     """The choice options as a value; raises BadInputError for a GPU or a provider that nobody has."""
     from launcher.budgets import check_provider
     from launcher.errors import BadInputError
-    from launcher.offers.gpus import canonical, nearest_gpu
+    from launcher.offers.gpus import check_gpu
     from launcher.plan import Wishes
 
     provider, gpu = given.get("provider"), given.get("gpu")
-    if provider is not None:
-        try:
-            check_provider(provider)
-        except ValueError as error:
-            raise BadInputError(str(error), key="--provider", value=provider) from None
-    if gpu is not None and canonical(gpu) is None:
-        close = nearest_gpu(gpu)
-        raise BadInputError("no such GPU.", key="--gpu", value=gpu,
-                            fix=f"Did you mean {close}?" if close else "See: launcher offers")  # fmt: skip
+    for key, value, check in (("--provider", provider, check_provider), ("--gpu", gpu, check_gpu)):
+        if value is not None:
+            try:
+                check(value)
+            except ValueError as error:
+                raise BadInputError(str(error), key=key, value=value) from None
     return Wishes(provider=provider, gpu=gpu, prefer=given.get("prefer"), offers=given.get("offers"))
 
 

@@ -73,6 +73,14 @@ def nearest_gpu(name: str) -> str | None:
     return by_key[close] if close else None
 
 
+def check_gpu(name: str) -> str:
+    """A GPU's name as a person may give it; ValueError with the nearest one."""
+    if canonical(name) is None:
+        close = nearest_gpu(name)
+        raise ValueError(f"no such GPU. {f'Did you mean {close}?' if close else 'See: launcher offers'}")
+    return name
+
+
 def _key(name: str) -> tuple[str, float | None]:
     """A name without what says nothing, and the memory (GB) that it tells."""
     memory: float | None = None

@@ -237,7 +237,7 @@ def _left_out(ranking: Ranking, refused: dict[str, list[Offer]], listed: list[Ju
     if rest > 0 and lost:
         _count(reasons, "dearer in all", lost[0].offer, "dearer in all", rest)
     return [
-        LeftOut(count=count, why=why, example=f"{offer.provider} {offer.gpu} ${offer.usd_per_hour}/h")
+        LeftOut(count=count, why=why, example=f"{_named(offer)} ${offer.usd_per_hour}/h")
         for count, offer, why in sorted(reasons.values(), key=lambda item: -item[0])
     ]
 
@@ -282,11 +282,10 @@ def _nothing_fits(job: Job, ranking: Ranking, refused: dict[str, list[Offer]], m
     reasons: dict[str, str] = {}
     for each in sorted(ranking.judged, key=lambda each: (each.offer.provider != "local", each.p50)):
         if each.why_not is not None:
-            where = "this machine" if each.offer.provider == "local" else f"{each.offer.provider} {each.offer.gpu}"
-            reasons.setdefault(_kind_of(each.why_not), f"{where}: {each.why_not}")
+            reasons.setdefault(_kind_of(each.why_not), f"{_named(each.offer)}: {each.why_not}")
     for why, offers in [*ranking.unfit.items(), *refused.items()]:
         cheapest = min(offers, key=_price)
-        reasons.setdefault(_kind_of(why), f"{cheapest.provider} {cheapest.gpu}: {why}")
+        reasons.setdefault(_kind_of(why), f"{_named(cheapest)}: {why}")
     shown = [*reasons.values(), *(f"{s.name}: {s.error}" for s in market.sources if not s.ok)]
     more = f"; and {len(shown) - 5} more reasons" if len(shown) > 5 else ""
     error = RefusedError(
@@ -296,6 +295,10 @@ def _nothing_fits(job: Job, ranking: Ranking, refused: dict[str, list[Offer]], m
     )
     error.facts = {"when": "now" if any(each.waits for each in ranking.judged) else "never"}
     return error
+
+
+def _named(offer: Offer) -> str:
+    return "this machine" if offer.provider == "local" else f"{offer.provider} {offer.gpu}"
 
 
 def _unknown(offer: Offer) -> Traits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from launcher.budgets import Budget
 from launcher.job import Job
 from launcher.offers import canonical
+from launcher.offers.gpus import matching
 from launcher.offers.offer import Offer, Trust
 from launcher.providers.traits import allowed_providers, traits_of_provider
 
@@ -15,7 +16,7 @@ class Rules:
     def __init__(self, job: Job, budget: Budget, provider: str | None = None, gpu: str | None = None) -> None:
         self._job, self._budget, self._provider = job, budget, provider
         named = job.resources.gpus if job.resources.gpus != "any" else ()
-        self._gpus = frozenset(_canonical(name) for name in ((gpu,) if gpu else named))
+        self._gpus = frozenset(each.name for name in ((gpu,) if gpu else named) for each in matching(name))
         self._job_providers = allowed_providers(job.resources.providers)
         self._budget_providers = allowed_providers(budget.providers)
         self._where = budget.may_go(job.data.sensitivity)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from offered import LOCAL_CPU, LOCAL_GPU, job_of, offer, plan_of, purse
 
-from launcher.errors import RefusedError
+from launcher.errors import BadInputError, RefusedError
 from launcher.estimate import Estimator
 from launcher.money import ZERO, Usd
 from launcher.offers.offer import Offer
@@ -97,6 +97,23 @@ def test_each_rule_says_in_words_why_an_offer_is_no_choice(
         return
     assert plan.choice.offer.provider == "local"
     assert words in why(plan, made.provider)
+
+
+@pytest.mark.parametrize(("named", "kinds"), [("H100", 3), ("A100", 2), ("H100 SXM", 1)])
+def test_the_name_of_a_family_of_gpus_lets_in_each_of_them(
+    folder: Path, prepared: Prepared, named: str, kinds: int
+) -> None:
+    gpus = [("H100 PCIe", 80), ("H100 SXM", 80), ("H100 NVL", 94), ("A100 40GB", 40), ("A100 80GB", 80)]
+    offers = [offer("vast", "1.50", gpu, vram) for gpu, vram in gpus]
+    plan = plan_of(job_of(folder, f"resources: {{gpus: [{named}]}}\n"), prepared, offers)
+    assert sum(each.fits for each in plan.candidates) == kinds
+    assert plan_of(job_of(folder), prepared, offers, wishes=Wishes(gpu=named)).choice == plan.choice
+
+
+def test_a_gpu_that_nobody_makes_is_refused_where_the_job_names_it(folder: Path) -> None:
+    with pytest.raises(BadInputError) as caught:
+        job_of(folder, "resources: {gpus: [L40S, RTX4090X]}\n")
+    assert "job.yaml:4  resources.gpus[1]: no such GPU. Did you mean RTX 4090?" in str(caught.value)
 
 
 def test_a_budget_may_trust_a_provider_more(folder: Path, prepared: Prepared) -> None:
