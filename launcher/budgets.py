@@ -88,8 +88,8 @@ class Budget(BaseModel):
         if "marketplace" in self.sensitivity.get("phi", ()) or self.trusted_as_own():
             where = self.trusted_as_own()
             raise ValueError(
-                f"trust: {where} is not your own machine; it can be secure or marketplace"
-                if where else "phi never goes to a marketplace: take marketplace out of sensitivity.phi"
+                f"trust.{where}: it is not your own machine; it can be secure or marketplace"
+                if where else "sensitivity.phi: phi never goes to a marketplace; take marketplace out"
             )  # fmt: skip
         return self
 
@@ -115,12 +115,13 @@ class Budgets(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Budgets:
         if self.default not in self.budgets:
-            raise ValueError(f"default names no budget of this file; there is: {', '.join(self.budgets) or 'none'}")
+            there = f"there is: {', '.join(self.budgets) or 'none'}"
+            raise ValueError(f"default: {self.default!r} names no budget of this file; {there}")
         try:
             ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(
-                f"time_zone {self.time_zone!r} is not a time zone such as UTC or Europe/Zurich"
+                f"time_zone: {self.time_zone!r} is not a time zone such as UTC or Europe/Zurich"
             ) from None
         return self
 

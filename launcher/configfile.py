@@ -153,11 +153,22 @@ def load(path: Path, model: type[Model]) -> Model:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str, KeyPath, object]:
     """The first fault in words: (problem, fix, path of the key, value)."""
-    # A typo is reported before the setting that it left missing.
-    detail = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    detail = min(error.errors(), key=_rank)
     owner, keys = _walk(model, detail["loc"])
+    told = detail["msg"].removeprefix("Value error, ").partition(": ")
+    held = detail["input"]
+    if detail["type"] == "value_error" and isinstance(held, dict) and told[0].split(".")[0] in held:
+        # A rule over several keys (a model's validator) names the one to change: "default: names no budget".
+        return f"{told[2]}.", "", (*keys, *told[0].split(".")), held
     problem, fix = _explain(detail, owner, str(keys[-1]) if keys else "")
-    return problem, fix, keys, detail.get("input")
+    return problem, fix, keys, held
+
+
+def _rank(detail: ErrorDetails) -> int:
+    """A typo comes before the setting that it left missing; of `any, or a list`, a list was never meant as `any`."""
+    if detail["type"] == "extra_forbidden":
+        return 0
+    return 2 if detail["type"] == "literal_error" and isinstance(detail["input"], list) else 1
 
 
 def dotted(keys: KeyPath) -> str:
@@ -213,7 +224,9 @@ def _explain(detail: ErrorDetails, owner: type[BaseModel] | None, key: str) -> t
     shown = "empty" if value is None else repr(value)[:80]
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if kind in ("value_error", "assertion_error"):
-        return f"{message} (it is {shown})", ""
+        return f"{message}." if isinstance(value, dict) else f"{message} (it is {shown})", ""
+    if kind in ("list_type", "tuple_type") and isinstance(value, str | int | float):
+        return f"{shown} will not do.", f"It must be a list: [{value}]."
     if key in fields:
         wanted = describe(fields[key])
         return f"{shown} will not do.", f"It must be {wanted}." + _did_you_mean(value, fields[key].annotation)

@@ -22,7 +22,7 @@ def written(folder: Path, more: str = "", caps: str = CAPS) -> Budgets:
     [
         ("providers: [runpodd]", "Did you mean runpod?"),
         ("sensitivity: {phi: [own, marketplace]}", "phi never goes to a marketplace"),
-        ("trust: {vast: own}", "vast is not your own machine"),
+        ("trust: {vast: own}", "trust.vast: it is not your own machine"),
         ("trust: {vats: secure}", "Did you mean vast?"),
         ("allow_trust: [anyone]", "allow_trust"),
         ("approval: [yes]", "approval"),
