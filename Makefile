@@ -40,7 +40,7 @@ test-nemo27: env
 
 # The money tests at their full size (some minutes; make test runs them small).
 test-ledger: env
-	LAUNCHER_TEST_STORM=64x50 LAUNCHER_TEST_EXAMPLES=300 $(VENV)/python -m pytest -s \
+	LAUNCHER_TEST_STORM=64x50 LAUNCHER_TEST_EXAMPLES=200 $(VENV)/python -m pytest -s \
 	  tests/launcher/ledger/test_storm.py tests/launcher/ledger/test_states_of_money.py
 
 bench: env
