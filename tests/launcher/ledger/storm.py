@@ -69,6 +69,7 @@ class Worker:
         for _ in range(count):
             self.round()
             self.tell("round")
+        self.tell("done", str(os.getpid()))
 
     def round(self) -> None:
         ledger, rng = self.ledger, self.rng
@@ -183,11 +184,11 @@ class Storm:
         for number in self.todo:
             self.start(number)
         while self.pids:
-            number, word, _ = self.hear()
+            number, word, about = self.hear()
             if word == "round":
                 self.todo[number] -= 1
-                if self.todo[number] <= 0 and number in self.pids:
-                    os.waitpid(self.pids.pop(number), 0)
+            if word == "done" and about == str(self.pids.get(number)):  # not the last word of a killed one
+                os.waitpid(self.pids.pop(number), 0)
             if self.rng.random() < 0.02 and self.pids:
                 self.kill(self.rng.choice(sorted(self.pids)))
             if self.rng.random() < 0.01:
