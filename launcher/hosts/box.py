@@ -189,7 +189,7 @@ def _end_receivers(held: str) -> None:
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError):
             argv = (entry / "cmdline").read_bytes().split(b"\0")
-            if Path(os.fsdecode(argv[0])).name == "rsync" and any(os.fsencode(held) in word for word in argv):
+            if Path(os.fsdecode(argv[0])).name == "rsync" and any(w.startswith(os.fsencode(held)) for w in argv):
                 os.kill(int(entry.name), signals.SIGKILL)
 
 

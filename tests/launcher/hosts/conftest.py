@@ -23,15 +23,15 @@ QUICK = Patience(connect_s=5, answer_s=20, stall_s=3, total_s=30, transfer_s=60)
 
 
 @pytest.fixture(scope="session")
-def _sshd_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Sshd]]:
+def _sshd_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sshd]]:
     if not Path(SSHD).exists() or not shutil.which("rsync"):
         pytest.skip("needs openssh-server and rsync (apt-get install openssh-server rsync)")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where a Debian sshd of root locks itself in
     made: list[Sshd] = []
 
-    def make() -> Sshd:
-        made.append(Sshd(tmp_path_factory.mktemp("sshd")))
+    def make(*settings: str) -> Sshd:
+        made.append(Sshd(tmp_path_factory.mktemp("sshd"), *settings))
         return made[-1]
 
     yield make
@@ -40,15 +40,15 @@ def _sshd_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
 
 
 @pytest.fixture(scope="session")
-def sshd(_sshd_runs: Callable[[], Sshd]) -> Sshd:
+def sshd(_sshd_runs: Callable[..., Sshd]) -> Sshd:
     """One for the tests that leave it alone."""
     return _sshd_runs()
 
 
 @pytest.fixture
-def own_sshd(_sshd_runs: Callable[[], Sshd]) -> Sshd:
-    """One that a test may stop and change."""
-    return _sshd_runs()
+def new_sshd(_sshd_runs: Callable[..., Sshd]) -> Callable[..., Sshd]:
+    """One that a test may stop and change, with settings of its own."""
+    return _sshd_runs
 
 
 @pytest.fixture
@@ -56,12 +56,15 @@ def connect(tmp_path: Path) -> Iterator[Callable[..., SshHost]]:
     """A host behind a port, with keys that are admitted; one folder, however often it is connected to."""
     hosts: list[SshHost] = []
 
-    def make(server: Sshd, port: int | None = None, patience: Patience = QUICK, name: str = "lease") -> SshHost:
-        keys = LeaseKeys.create(tmp_path / f"keys of {name}", name)
-        server.admit(keys.public)
-        root = f"{tmp_path}/box-{name}"
+    def make(
+        server: Sshd, port: int | None = None, patience: Patience = QUICK, box_python: str = PY, admitted: bool = True
+    ) -> SshHost:
+        keys = LeaseKeys.create(tmp_path / 'the lease\'s "keys"', "lease")
+        if admitted:
+            server.admit(keys.public)
+        root = f"{tmp_path}/box"
         address = Address("127.0.0.1", port or server.port, getpass.getuser())
-        hosts.append(SshHost(address, keys, root, PY, SystemClock(), patience=patience, box_python=PY))
+        hosts.append(SshHost(address, keys, root, PY, SystemClock(), patience=patience, box_python=box_python))
         return hosts[-1]
 
     yield make

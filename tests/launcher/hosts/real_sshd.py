@@ -7,8 +7,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -21,16 +22,25 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@contextmanager
+def at_once(do: Callable[[], object]) -> Iterator[Future[object]]:
+    """Something under way while the test does something to it; its error is the test's."""
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(do)
+        yield under_way
+        under_way.result(60)
+
+
 class Sshd:
     """OpenSSH's own server, as this user, on a port of its own; its keys can be changed while it is down."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *settings: str) -> None:
         self.folder, self._process = folder, None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.new_host_key()
-        self._write_config()
+        self._write_config(*settings)
         self.start()
 
     def new_host_key(self, kind: str = "ed25519") -> None:
