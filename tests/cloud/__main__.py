@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     up.add_argument(
         "--bind", type=Path, action="append", default=[], help="a folder here, read-only in every machine"
     )
+    up.add_argument("--set", action="append", default=[], dest="changes", metavar="FIGURE=VALUE",
+                    help="another figure than the scenario's: vast.self_destroy=true, quick.boot_s=0.2")  # fmt: skip
     up.add_argument("--foreground", action="store_true", help="do not leave: for a supervisor")
     verbs.add_parser("down", help="end it and remove every trace")
     asked = parser.parse_args(argv)
@@ -72,6 +74,7 @@ def _up(asked: argparse.Namespace) -> int:
     asked.state.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "tests.cloud", *(["--state", str(asked.state)]), "up", "--foreground",
             "--providers", asked.providers, "--seed", str(asked.seed), "--scenario", asked.scenario,
+            *(part for change in asked.changes for part in ("--set", change)),
             *(part for layer in asked.layer for part in ("--layer", str(layer.resolve()))),
             *(part for bind in asked.bind for part in ("--bind", str(bind.resolve())))]  # fmt: skip
     env = os.environ | {MARK: secrets.token_hex(8), "PYTHONPATH": str(SCENARIOS.parents[2])}
@@ -93,7 +96,7 @@ def _serve(asked: argparse.Namespace) -> int:
     mark = os.environ.setdefault(MARK, secrets.token_hex(8))
     network = Network.claim()
     cloud = Cloud(asked.state / "run", network, mark, seed=asked.seed, scenario=asked.scenario, layers=asked.layer,
-                  binds=asked.bind)  # fmt: skip
+                  binds=asked.bind, changes=asked.changes)  # fmt: skip
     stand(asked.state, cloud, asked.providers.split(","))
     say(json.dumps(environment(asked.state, cloud)))
     ended = threading.Event()

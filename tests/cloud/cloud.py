@@ -62,6 +62,17 @@ class Machine:
         return self.state in GONE
 
 
+def _override(held: dict[str, Any], change: dict[str, Any]) -> None:
+    """Set figures of a scenario that are there; a name that is not is a mistake."""
+    for name, value in change.items():
+        if name not in held:
+            raise KeyError(f"no such figure: {name}. There are: {', '.join(held)}")
+        if isinstance(value, dict):
+            _override(held[name], value)
+        else:
+            held[name] = value
+
+
 def iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -70,8 +81,11 @@ class Cloud:
     """All of it. Every method that reads or changes machines holds the lock; nothing waits under it but a boot."""
 
     def __init__(self, folder: Path, network: Network, mark: str, *, seed: int, scenario: str,
-                 layers: Sequence[Path] = (), binds: Sequence[Path] = ()) -> None:  # fmt: skip
+                 layers: Sequence[Path] = (), binds: Sequence[Path] = (),
+                 changes: Sequence[str] = ()) -> None:  # fmt: skip
         held = tomllib.loads(SCENARIOS.read_text(encoding="utf-8"))
+        for change in changes:
+            _override(held, tomllib.loads(change))
         self.figures: dict[str, Any] = held[scenario]
         self.catalog: dict[str, Any] = held
         self.folder, self.network, self.mark = folder, network, mark

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cloud.brev import Brev
 from tests.cloud.cloud import Cloud
-from tests.cloud.machine import MARK, Network, call, end_all, pids_of
+from tests.cloud.machine import MARK, Network, end_all, pids_of
 from tests.cloud.runpod import RunPod
 from tests.cloud.server import serve
+from tests.cloud.vast import Vast
 
 BIN = Path(__file__).with_name("bin")
 
@@ -41,8 +43,8 @@ class Standing:
 
 def stand(folder: Path, cloud: Cloud, names: list[str]) -> list[Any]:
     """Begin to serve; what is needed to end it is on disk first."""
-    kinds = {"runpod": RunPod}
-    providers = [kinds[name](cloud) for name in names if name in kinds]
+    kinds = {"runpod": RunPod, "vast": Vast, "brev": Brev}
+    providers = [kinds[name](cloud) for name in names]
     held = Standing(os.getpid(), cloud.mark, cloud.network.bridge, cloud.network.prefix, "")
     _write(folder, held)
     servers = serve(cloud, providers)
@@ -67,7 +69,7 @@ def environment(folder: Path, cloud: Cloud) -> dict[str, str]:
         "LAUNCHER_SIMULATED_CLOUD_URL": held.url,
         "RUNPOD_API_BASE_URL": held.url, "RUNPOD_API_KEY": cloud.accounts["runpod"],
         "VAST_URL": held.url, "VAST_API_KEY": cloud.accounts["vast"],
-        "BREV_API_URL": held.url, "BREV_PUBLIC_API_URL": held.url, "BREV_TOKEN": cloud.accounts["brev"],
+        "BREV_API_URL": held.url, "BREV_PUBLIC_API_URL": held.url, "BREV_API_KEY": cloud.accounts["brev"],
         "PATH": str(BIN),
     }  # fmt: skip
 
@@ -82,7 +84,7 @@ def down(folder: Path) -> list[str]:
                 os.kill(held.pid, signal.SIGKILL)
         left += [f"process {pid} ({MARK}={held.mark})" for pid in end_all(held.mark)]
         Network(held.bridge, held.prefix).release()
-        if held.bridge in call("ip", "-o", "link", "show"):
+        if Path(f"/sys/class/net/{held.bridge}").exists():
             left.append(f"network device {held.bridge}")
     if not left:
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,19 @@ from tests.cloud.conftest import Standing, command, raise_cloud, until
 from tests.cloud.machine import call, pids_of
 
 
-def world(mark: str = "") -> dict[str, Any]:
-    """What a cloud could leave behind on this machine."""
-    names = set(call("ip", "-o", "link", "show", "type", "bridge").split()) | set(
-        call("ip", "-o", "link", "show", "type", "veth").split()
-    )
-    return {
-        "simc": {name for name in names if name.startswith("simc")},
-        "mounts": {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()},
-        "processes": set(pids_of(mark)) if mark else set(),
-    }
+def mounts() -> set[str]:
+    return {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()}
+
+
+def devices(bridge: str) -> list[str]:
+    """The bridge of a cloud, and the cables in it."""
+    return [
+        entry.name for entry in Path("/sys/class/net").iterdir() if re.fullmatch(f"{bridge}(v[0-9]+)?", entry.name)
+    ]
+
+
+def held_by(cloud: Standing) -> dict[str, Any]:
+    return json.loads((cloud.state / "cloud.json").read_text())
 
 
 def rent(cloud: Standing) -> tuple[str, int]:
@@ -47,38 +52,45 @@ def rent(cloud: Standing) -> tuple[str, int]:
     return port["ip"], port["publicPort"]
 
 
-def ours(state: Path) -> str:
-    return json.loads((state / "cloud.json").read_text())["mark"]
-
-
 def test_down_leaves_no_namespace_mount_process_or_device(tmp_path: Path) -> None:
-    before = world()
+    before = mounts()
     cloud = raise_cloud(tmp_path / "state")
-    ip, _ = rent(cloud)
-    mark = ours(cloud.state)
-    assert world(mark)["processes"]
-    assert world()["mounts"] == before["mounts"]  # a machine's mounts are its own
-    assert command(cloud.state, "down").returncode == 0
-    after = world(mark)
-    assert after["processes"] == set()
-    assert after["mounts"] == before["mounts"]
+    rent(cloud)
+    held = held_by(cloud)
+    here = Path("/proc/self/ns/net").readlink()
+    spaces = {Path(f"/proc/{pid}/ns/net").readlink() for pid in pids_of(held["mark"])} - {here}
+    assert len(spaces) == 1
+    assert len(devices(held["bridge"])) == 2
+    assert mounts() == before  # a machine's mounts are its own
+    assert command(cloud.state, "down").stdout.strip() == "nothing is left"
+    assert (list(pids_of(held["mark"])), devices(held["bridge"]), mounts()) == ([], [], before)
+    assert not spaces & namespaces()
     assert not cloud.state.exists()
-    assert not any(name in call("ip", "-o", "link") for name in after["simc"] - before["simc"])
-    assert f"{ip.rsplit('.', 1)[0]}." not in call("ip", "route")
+    assert f"{held['prefix']}." not in call("ip", "route")
 
 
 def test_down_after_a_kill_of_the_server_leaves_nothing_either(tmp_path: Path) -> None:
+    before = mounts()
     cloud = raise_cloud(tmp_path / "state")
     ip, port = rent(cloud)
-    held = json.loads((cloud.state / "cloud.json").read_text())
+    held = held_by(cloud)
     os.kill(held["pid"], signal.SIGKILL)
     until(lambda: held["pid"] not in set(pids_of(held["mark"])))
     assert cloud.opens(ip, port)  # as at a real provider: the machines do not care
     assert command(cloud.state, "down").stdout.strip() == "nothing is left"
-    assert set(pids_of(held["mark"])) == set()
-    assert held["bridge"] not in call("ip", "-o", "link")
+    assert (list(pids_of(held["mark"])), devices(held["bridge"]), mounts()) == ([], [], before)
     assert not cloud.state.exists()
     assert command(cloud.state, "down").returncode == 0  # and again
+
+
+def namespaces() -> set[Path]:
+    """The network namespace of every process."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                found.add((entry / "ns/net").readlink())
+    return found
 
 
 def test_a_machine_sees_nothing_of_this_one_and_changes_nothing_here(tmp_path: Path) -> None:
@@ -97,7 +109,7 @@ def test_a_machine_sees_nothing_of_this_one_and_changes_nothing_here(tmp_path: P
         cloud.ssh(ip, port, changes)
         assert {path: path.read_bytes() for path in before} == before
         assert Path("/usr/bin/rsync").exists()
-        assert os.getpid() not in set(pids_of(ours(cloud.state)))
+        assert os.getpid() not in set(pids_of(held_by(cloud)["mark"]))
     finally:
         assert command(cloud.state, "down").returncode == 0
 
