@@ -55,10 +55,12 @@ def read(root: Path, ask: Ask) -> dict[str, Any]:
 def start(root: Path, ask: Ask) -> dict[str, Any]:
     """Start a command detached under the supervisor; a repeated request starts nothing."""
     step_dir = _step_dir(root, ask["step"])
-    with _once(step_dir, "start", ask["token"]) as done:
-        if done or supervise.status(step_dir)[0] == "running":
+    with _asked(step_dir) as asked:
+        state = supervise.status(step_dir)[0]
+        if state == "running" or (state == "exited" and asked.get("start") == ask["token"]):
             return {}
         (step_dir / "exit.json").unlink(missing_ok=True)  # an earlier attempt's end is not this one's
+        _note(step_dir, {**asked, "start": ask["token"]})  # before it starts: it may end before we can say so
         script = root / ".host" / "supervise.py"
         _private(script.parent)
         part = script.with_name(f".supervise.{os.getpid()}")
@@ -86,9 +88,10 @@ def signal(root: Path, ask: Ask) -> dict[str, Any]:
     """Send a signal to a step's command, if it runs; a repeated request sends none."""
     step_dir = _step_dir(root, ask["step"])
     if step_dir.is_dir():
-        with _once(step_dir, "signal", ask["token"]) as done:
-            if not done:
+        with _asked(step_dir) as asked:
+            if asked.get("signal") != ask["token"]:
                 supervise.signal_step(step_dir, ask["signum"])
+                _note(step_dir, {**asked, "signal": ask["token"]})
     return {}
 
 
@@ -171,17 +174,18 @@ def returned(root: Path, ask: Ask) -> dict[str, Any]:
 
 
 @contextmanager
-def _once(step_dir: Path, what: str, token: str) -> Iterator[bool]:
-    """True when this very request was done before; two of it at once wait for each other."""
+def _asked(step_dir: Path) -> Iterator[Ask]:
+    """The last requests that were done for a step; two requests at once wait for each other."""
     step_dir.mkdir(parents=True, exist_ok=True)
-    path = step_dir / "asked.json"
     with (step_dir / "asked.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        asked = supervise.read_json(path) or {}
-        yield asked.get(what) == token
-        part = path.with_name(f".asked.{os.getpid()}")
-        part.write_text(json.dumps({**asked, what: token}), encoding="utf-8")
-        part.replace(path)
+        yield supervise.read_json(step_dir / "asked.json") or {}
+
+
+def _note(step_dir: Path, asked: Ask) -> None:
+    part = step_dir / f".asked.{os.getpid()}"
+    part.write_text(json.dumps(asked), encoding="utf-8")
+    part.replace(step_dir / "asked.json")
 
 
 def _end_receivers(held: str) -> None:

@@ -28,6 +28,8 @@ from recipes import supervise
 
 T = TypeVar("T")
 
+_LONGEST = 8 << 20  # bytes of one answer: a piece of a file (1 MiB), twice in base64, and room
+
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it would say on stderr, our errors say
 
 # Reads one line, makes of it the two modules and the request, prints one line that begins with the request's mark.
@@ -214,6 +216,15 @@ class _Runner(fabric.runners.Remote):  # type: ignore[misc]  # fabric carries no
 
     read_chunk_size = 1 << 16
 
+    def read_proc_stdout(self, num_bytes: int) -> bytes:
+        """A machine that we do not own must not fill our memory either."""
+        piece: bytes = super().read_proc_stdout(num_bytes)
+        self._said = getattr(self, "_said", 0) + len(piece)
+        if self._said > _LONGEST:
+            self.channel.close()
+            return b""
+        return piece
+
     def respond(self, buffer_: list[str]) -> None:
         """Nothing is awaited in what comes back; joining it all at each piece would cost its square."""
 
@@ -241,7 +252,7 @@ def _between(said: str, mark: str) -> dict[str, Any] | None:
     if not found or not ended:
         return None
     try:
-        answer = json.loads(zlib.decompress(base64.b64decode(text)))
+        answer = json.loads(zlib.decompressobj().decompress(base64.b64decode(text), _LONGEST))
     except (ValueError, zlib.error):
         return None
     return answer if isinstance(answer, dict) else None

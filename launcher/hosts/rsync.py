@@ -16,7 +16,8 @@ _LINE = {5, 10, 12, 20, 30, 35, 255, -13}
 
 def rsync(keys: LeaseKeys, patience: Patience, arguments: Sequence[str], within_s: float) -> None:
     """One transfer. Raises Lost when the line dropped, HostError when it cannot succeed however often it is tried."""
-    command = ["rsync", f"--timeout={max(1, round(patience.stall_s))}", "-e", "ssh -F ssh_config", *arguments]
+    # A dead line is ssh's to notice (ServerAliveInterval); rsync may be silent for a while, comparing what is there.
+    command = ["rsync", f"--timeout={max(1, round(4 * patience.stall_s))}", "-e", "ssh -F ssh_config", *arguments]
     env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     try:
         done = subprocess.run(

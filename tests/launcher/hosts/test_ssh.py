@@ -1,9 +1,12 @@
 """Whose keys are used, whose configuration is not, and what is said when a machine lacks what is needed."""
 
+import base64
 import os
 import signal
 import socket
 import stat
+import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from real_sshd import Sshd, Wire, at_once, until
 from launcher.clock import SystemClock
 from launcher.hosts import HostError, HostKeyChangedError, HostUnreachableError
 from launcher.hosts.lease_keys import Address, LeaseKeys
-from launcher.hosts.link import Lost, Patience
+from launcher.hosts.link import Lost, Patience, _between
 from launcher.hosts.rsync import rsync
 from launcher.hosts.ssh import SshHost
 
@@ -37,6 +40,35 @@ def test_the_first_contact_pins_the_key_for_fabric_and_rsync_alike(connect: Conn
     assert host._keys.pinned is None
     host.status("train")
     assert sshd.host_key.startswith(host._keys.pinned)
+
+
+@pytest.mark.parametrize("kinds", [["rsa"], ["ecdsa"], ["rsa", "ecdsa", "ed25519"]], ids="+".join)
+def test_the_first_key_is_good_for_fabric_and_rsync_whatever_kinds_the_machine_has(
+    connect: Connect, new_sshd: Callable[..., Sshd], tmp_path: Path, kinds: list[str]
+) -> None:
+    for kind in kinds[1:]:
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(tmp_path / kind)], check=True)
+    server = new_sshd(*(f"HostKey {tmp_path / kind}" for kind in kinds[1:]))
+    server.stop()
+    server.new_host_key(kinds[0])
+    server.start()
+    (tmp_path / "file").write_text("x")
+    for _ in range(2):
+        connect(server).put(tmp_path / "file", "file")
+
+
+def test_a_machine_that_never_stops_talking_does_not_fill_our_memory(
+    connect: Connect, sshd: Sshd, tmp_path: Path
+) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nexec yes answer-\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(HostUnreachableError, match="broke off"):
+        connect(sshd, patience=BRIEF, box_python=str(tmp_path / "python")).status("train")
+
+
+def test_an_answer_that_unpacks_without_end_is_no_answer() -> None:
+    bomb = base64.b64encode(zlib.compress(b'{"a": "' + b"x" * (100 << 20) + b'"}')).decode()
+    assert _between(f"mark:{bomb}.", "mark:") is None
 
 
 def test_a_key_told_by_the_provider_is_believed_over_the_machine(
