@@ -31,13 +31,19 @@ _NUMBERS = {  # how people write them
 }
 
 
+# Control characters, and those that turn the direction of a line: what is shown would not be what is written.
+_ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 def _refuse_bomb(root: yaml.Node | None) -> None:
-    """Raise when aliases make a file endless or huge, or when it is nested deeper than any settings are."""
+    """Raise when aliases make a file endless or huge, when it is nested deeper than any settings are, or acts up."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, level: int) -> int:
         if level > MOST_LEVELS:
             raise yaml.constructor.ConstructorError(None, None, "nested too deeply", node.start_mark)
+        if isinstance(node, yaml.ScalarNode) and _ACTED_ON.search(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a sign that a terminal acts on", node.start_mark)
         if id(node) not in sizes:
             parts: list[yaml.Node] = []
             if isinstance(node, yaml.MappingNode):

@@ -232,6 +232,14 @@ def _key(job: Job, digests: dict[Path, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def has_data_of(item: Item) -> bool:
+    """Whether a job's data is still what it was when the batch was read."""
+    try:
+        return _key(item.job, {}) == item.key
+    except OSError:
+        return False
+
+
 def _words(stem: str, changes: Changes) -> str:
     """A name for tables: `base method=full learning_rate=0.0001`."""
     parts = [f"{key.rpartition('.')[2]}={_value(value)}" for key, value in changes.items()]

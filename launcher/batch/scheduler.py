@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 from launcher.approval import Approval
-from launcher.batch.file import Batch, Item
+from launcher.batch.file import Batch, Item, has_data_of
 from launcher.batch.money import Deferral, Standing, deferral_of, standing
 from launcher.batch.summary import some
 from launcher.batch.terms import meet, met_runs
+from launcher.budgets import FILE_NAME as BUDGETS
 from launcher.clock import Clock
 from launcher.errors import BadInputError, ExitCode, LedgerError, RefusedError, StateError
 from launcher.home import Home
@@ -206,6 +208,8 @@ class Scheduler:
         """Can leave something billing, under a runner of its own: start a job, or say why not now."""
         left = self.standing().left if self._approved.amount_usd > ZERO else None
         try:
+            if not has_data_of(item):
+                raise BadInputError("its data changed since the batch was approved: a new batch can take it.")
             planned = self._plan(item, left)
             approval = self._approval(item.index)
             if approval is None or not approval.covers(planned.plan):
@@ -225,6 +229,8 @@ class Scheduler:
                 self._refuse(item, deferral.why)
             return deferral
         except BadInputError as error:  # its data went bad since the batch was planned
+            if error.file is not None and Path(error.file).name == BUDGETS:  # somebody is at it just now
+                return Deferral(str(error))
             self._refuse(item, str(error))
             return Deferral(str(error), never=True)
         self.standstills.pop(item.index, None)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher.approval import Consent, ask_typed, preapproved
+from launcher.approval import NOTHING, Consent, ask_typed, preapproved
 from launcher.batch.file import Batch, load_batch
 from launcher.batch.planning import Outlook, budget_of, look_ahead
 from launcher.batch.scheduler import Scheduler, Terms
@@ -20,7 +20,7 @@ from launcher.batch.terms import find_batch, keep_terms, terms
 from launcher.batch.watching import Watch
 from launcher.cli.output import Output
 from launcher.clock import Clock
-from launcher.errors import RefusedError
+from launcher.errors import BadInputError, RefusedError
 from launcher.home import Home
 from launcher.ledger import Batch as Approved
 from launcher.ledger import Ledger
@@ -86,6 +86,11 @@ def _approved(batch: Batch, held: Approved | None, home: Home, ledger: Ledger, c
         refusal.facts = {"refused": [{"job": each.item.name, "why": each.why} for each in outlook.prospects]}
         raise refusal
     how = _consented(outlook, home, consent, out)
+    if load_batch(batch.path).key != batch.key:
+        raise BadInputError(
+            f"a job or its data changed while the plan was being looked at. {NOTHING}", file=batch.path,
+            fix="Plan it again.",
+        )  # fmt: skip
     refused = {str(each.item.index): each.why for each in outlook.prospects if each.why}
     if held is not None:  # a launcher was killed between an earlier YES and its terms: that one covers nothing
         ledger.close_batch(held.batch, {})

@@ -68,6 +68,13 @@ def test_an_amount_that_yaml_would_read_as_another_number_is_refused(tmp_path: P
         load(write(tmp_path, GOOD.replace("per_run_usd: 2.50", f"per_run_usd: {written}")), Budgets)
 
 
+@pytest.mark.parametrize("sign", ["\\e[2J", "\\a", "\\u202e", "\\x9b"])
+def test_a_sign_that_a_terminal_acts_on_is_refused_with_its_line(tmp_path: Path, sign: str) -> None:
+    with pytest.raises(BadInputError, match="a sign that a terminal acts on") as caught:
+        load(write(tmp_path, GOOD.replace("small:", f'"sm{sign}all":')), Budgets)
+    assert caught.value.line == 3
+
+
 def test_a_leading_zero_changes_no_amount(tmp_path: Path) -> None:
     held = load(write(tmp_path, GOOD.replace("per_run_usd: 2.50", "per_run_usd: 010")), Budgets)
     assert held.budgets["small"].per_run_usd == 10

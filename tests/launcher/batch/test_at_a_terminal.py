@@ -35,6 +35,21 @@ def test_anything_but_yes_starts_no_job_and_leaves_no_batch(sweep: Sweep, typed:
     assert sweep.runs() == sweep.bill() == sweep.ledger("select * from batches") == []
 
 
+@pytest.mark.parametrize("changed", ["m.jsonl", "base.yaml"])
+def test_a_job_or_data_that_changes_under_the_prompt_is_not_what_was_approved(sweep: Sweep, changed: str) -> None:
+    sweep.file("", SHORT)
+    terminal = at_a_terminal(sweep)
+    terminal.wait_for("Type YES")
+    path = sweep.ground.folder / changed
+    text = path.read_text()
+    phi = text.replace("data: {", "data: {sensitivity: phi, ")
+    path.write_text(phi if changed == "base.yaml" else "".join(text.splitlines(keepends=True)[:-1]))
+    terminal.send("YES\n")
+    assert terminal.end() == 2, terminal.shown
+    assert "changed while the plan was being looked at" in " ".join(terminal.shown.split())
+    assert sweep.runs() == sweep.bill() == sweep.ledger("select * from batches") == []
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_one_yes_runs_all_jobs_and_ends_in_a_table_that_fits(sweep: Sweep, columns: int) -> None:
     sweep.file("", SHORT)
