@@ -32,7 +32,7 @@ _NUMBERS = {  # how people write them
 
 
 # Control characters, and those that turn the direction of a line: what is shown would not be what is written.
-_ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_ACTED_ON = re.compile("[\x01-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def _refuse_bomb(root: yaml.Node | None) -> None:
