@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ REPO = Path(__file__).resolve().parents[1]
 NOWHERE = "http://127.0.0.1:9"
 for name in ("VAST_URL", "RUNPOD_API_BASE_URL", "BREV_API_URL", "BREV_PUBLIC_API_URL", "GPUHUNT_CATALOG_URL"):
     os.environ[name] = NOWHERE
+
+
+# Started in the background (`make test &`) this process ignores Ctrl-C, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

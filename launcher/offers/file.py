@@ -27,6 +27,7 @@ from launcher.offers.source import LONGEST, clean, refuse_price
 
 MOST_BYTES = 64_000_000  # 30,000 offers are 4 MB
 CLOCKS_MAY_DIFFER = timedelta(minutes=5)
+LONGEST_CELL = 131_072
 FIELDS = (*Offer.model_fields, "currency", "example")
 # What people call a column, and what it is here: with its unit.
 _MEANT = {
@@ -105,6 +106,7 @@ class _Reader:
             yield from self._csv_rows(text)
 
     def _csv_rows(self, text: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+        csv.field_size_limit(LONGEST_CELL)  # of the whole process: who reads transcripts has raised it
         lines = text.splitlines(keepends=True)
         skipped = 0
         while skipped < len(lines) and (not lines[skipped].strip() or lines[skipped].startswith("#")):

@@ -182,7 +182,7 @@ def test_a_price_that_moves_out_of_the_approval_defers_and_a_later_one_inside_go
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(launcher):
         until(sweep.created, "the first")
-        sweep.prices(f"{sweep.rate * 2:.2f}")
+        sweep.prices(f"{sweep.rate * Decimal('1.15'):.2f}")  # above the room of 10%, under the budget's rate
         code, outcome, err = sweep.ended(launcher)
     assert code == 4, err
     assert [run["state"] for run in outcome["runs"]] == ["settled"]

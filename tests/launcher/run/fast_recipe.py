@@ -12,10 +12,12 @@ deaf (SIGTERM is ignored and it never ends), at (the training step before which 
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import signal
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> int:
         os.execv(sys.executable, [sys.executable, *argv])  # supervise.py, as any Python would run it
     spec, out = json.loads(Path(argv[2]).read_text(encoding="utf-8")), Path(argv[3])
     model = Path(spec["base"] if "base" in spec else spec["model"])
-    nature = json.loads(model.read_text(encoding="utf-8"))
+    nature = nature_of(model)
     step = "finetune" if "base" in spec else "after" if "trained" in nature else "before"
     mine: dict[str, Any] = nature.get(step, {})
     out.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,18 @@ def main(argv: list[str]) -> int:
             if step == "finetune"
             else Recipe(spec, out, nature, mine).evaluate()
         )
+
+
+def nature_of(model: Path) -> dict[str, Any]:
+    """How a model behaves: a base is an archive with that in it; a trained one is that alone."""
+    held = model.read_bytes()
+    if tarfile.is_tarfile(io.BytesIO(held)):
+        with tarfile.open(model) as archive:
+            member = archive.extractfile("nature.json")
+            assert member is not None
+            held = member.read()
+    nature: dict[str, Any] = json.loads(held)
+    return nature
 
 
 class Trace:
