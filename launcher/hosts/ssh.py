@@ -19,6 +19,8 @@ from launcher.hosts.rsync import rsync
 # Box-side settings beside those a recipe may see anywhere: where the machine keeps its GPU's libraries.
 PASSED_THERE = (*PASSED, "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CONDA_PREFIX")
 _PLAIN = re.compile(r"/[A-Za-z0-9._/-]+")
+# Text shrinks to a third on the way. Sound and weights do not: what could be saved there, FLAC has saved.
+_SQUEEZED = ("-z", "--skip-compress=flac/wav/mp3/ogg/opus/m4a/nemo/ckpt/safetensors/gz/zip/zst")
 _PIECE = 1 << 20  # bytes of a file in one answer
 
 
@@ -65,7 +67,7 @@ class SshHost:
                 retry.progressed()
             there = ready["bytes"]
             basis = ["--link-dest=../basis/" if folder else "--link-dest=basis/"] if ready["basis"] else []
-            flags = ["-rLpt", "--chmod=u+rwX", "--inplace", *([*basis, "--delete"] if folder else basis)]
+            flags = ["-rLpt", "--chmod=u+rwX", "--inplace", *_SQUEEZED, *([*basis, "--delete"] if folder else basis)]
             try:
                 rsync(self._keys, self._patience, [*flags, "--", source, f"lease:{target}"], ends - self._now())
                 break
