@@ -19,7 +19,7 @@ from launcher.hosts.link import Patience
 from launcher.hosts.ssh import SshHost
 
 PY = sys.executable
-QUICK = Patience(connect_s=5, answer_s=20, stall_s=3, total_s=30, transfer_s=60)
+QUICK = Patience(connect_s=15, answer_s=60, stall_s=3, total_s=60, transfer_s=120)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from launcher.hosts.rsync import rsync
 from launcher.hosts.ssh import SshHost
 
 Connect = Callable[..., SshHost]
-BRIEF = Patience(connect_s=2, answer_s=10, stall_s=2, total_s=1, transfer_s=30)
+BRIEF = Patience(connect_s=15, answer_s=60, stall_s=2, total_s=1, transfer_s=60)
 
 
 def test_each_lease_has_a_pair_of_its_own_that_only_its_owner_reads(tmp_path: Path) -> None:
