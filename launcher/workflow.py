@@ -13,7 +13,7 @@ from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
 from launcher.clock import Clock
 from launcher.data import check_manifest
 from launcher.environment import recipe_python
-from launcher.errors import BadInputError, LauncherError, PendingError, RefusedError
+from launcher.errors import BadInputError, LauncherError, LedgerError, PendingError, RefusedError, StateError
 from launcher.estimate import Estimator
 from launcher.home import Home
 from launcher.job import Job, load_job
@@ -303,6 +303,11 @@ def advance(ledger: Ledger, run: Run) -> None:
         ledger.move_run(run.run, RunState.REFUSED, reason=error.problem, exit_code=int(error.exit_code))
         ledger.set_outcome(run.run, refused_outcome(run, error))
         raise
+    except StateError as error:
+        now = None if isinstance(error, LedgerError) else ledger.run(run.run)
+        if now is None or now.state is not RunState.REFUSED:
+            raise
+        raise RefusedError(f"{now.reason or error.problem}", fix="Run the job anew.") from None  # in another shell
     ledger.advance_run(run.run, RunState.APPROVED, RunState.RESERVED)
 
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from launcher.clock import Clock, iso
 from launcher.configfile import explain
 from launcher.errors import BadInputError, nearest
-from launcher.money import Usd
+from launcher.money import ZERO, Usd
 from launcher.offers.cache import KEPT_FOR_FAILURE
 from launcher.offers.gpus import canonical, nearest_gpu
 from launcher.offers.offer import Offer, Trust
@@ -40,6 +40,7 @@ _MEANT = {
     "offer_id": {"id"}, "boot_s": {"boot", "boot_time", "boot_time_seconds"}, "interruptible": {"spot"},
 }  # fmt: skip
 _KIND = ("provider", "via", "currency", "example", "gpu", "vram_gb", "count", "as_of", "trust")  # see `_tell`
+_FEES = ("disk_usd_per_gb_month", "usd_per_gb_up", "usd_per_gb_down")
 _WORDS = ("region", "note", "instance_type")
 _OFFERS = TypeAdapter(list[Offer])
 Place = tuple[int | None, str]  # line of the file, and a prefix of the key such as `offers[3].`
@@ -77,6 +78,10 @@ class _Reader:
         except ValidationError as error:
             raise self._explained(int(error.errors()[0]["loc"][0])) from None
         for index, offer in enumerate(offers):
+            for fee in _FEES:
+                if getattr(offer, fee) < ZERO:  # it would make a ceiling smaller than what may be charged
+                    problem, fix = "an amount of dollars cannot be negative.", "Write 0 or more."
+                    raise self._fault(self.places[index], fee, str(getattr(offer, fee)), problem, fix)
             try:
                 refuse_price(offer.usd_per_hour, offer.count)
             except ValueError as error:
@@ -229,6 +234,9 @@ class _Reader:
         if not isinstance(name, str):
             return {}  # pydantic says what it must be
         known = canonical(name, _float(vram))
+        if known and str(row.get("count", 1)) == "0":
+            problem = f"0 GPUs, but {known.name} is one."
+            raise self._fault(place, "count", 0, problem, "Write how many it has.")
         if known:
             return {"gpu": known.name, "vram_gb": known.vram_gb if vram is None else vram}
         if vram is not None:

@@ -13,7 +13,10 @@ from fast import FastGround
 from jobs import Launcher
 from paid import ENDLESS, PaidGround
 
+from launcher.errors import RefusedError
 from launcher.ledger import LeaseState, RunState
+from launcher.money import Usd
+from launcher.workflow import advance
 
 
 @pytest.fixture
@@ -38,6 +41,23 @@ def test_every_verb_answers_for_a_run_that_was_refused_before_it_began(paid: Pai
     assert "run" in answer or "runs" in answer
     if verb in ("attach", "resume", "stop", "report"):
         assert "its launcher died while it was planned" in err
+
+
+def test_a_run_that_another_shell_was_refused_is_refused_here_too(paid: PaidGround) -> None:
+    code, plan, _ = paid.run("plan", paid.job(), "--offers", paid.offers_file)
+    assert code == 0
+    args = ("run", paid.job(), "--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5")
+    code, outcome, err = paid.run(*args)
+    assert code == 0, err
+    ledger = paid.ledger
+    held = ledger.run(outcome["run"])
+    run, _ = ledger.create_run(
+        "again", held.plan, held.digest,
+        approval={"how": "typed", "ceiling_usd": Usd(plan["ceiling_usd"]), "allowed": {}, "digest": held.digest},
+    )  # fmt: skip
+    ledger.move_run(run.run, RunState.REFUSED, reason="the day has no room", exit_code=4)
+    with pytest.raises(RefusedError, match="the day has no room"):
+        advance(ledger, run)
 
 
 def test_a_run_of_another_version_is_not_taken_further_but_can_be_released(paid: PaidGround) -> None:
