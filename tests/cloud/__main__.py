@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.cloud.cloud import SCENARIOS, Cloud
 from tests.cloud.life import Standing, down, environment, stand
-from tests.cloud.machine import MARK, Network
+from tests.cloud.machine import MARK, MachineError, Network
 
 PROVIDERS = ("runpod", "vast", "brev")
 
@@ -84,10 +84,11 @@ def _up(asked: argparse.Namespace) -> int:
     assert server.stdout
     line = server.stdout.readline()
     if not line:
-        complain((asked.state / "server.log").read_text())
-        return 1
+        complain((asked.state / "server.log").read_text().strip())
+        return server.wait()
+    say('# A simulation: nothing here rents or costs anything. In this shell: eval "$(python -m tests.cloud up)"')
     for name, value in json.loads(line).items():
-        say(f"export {name}={shlex.quote(value) if name != 'PATH' else value + ':$PATH'}")
+        say(f'export PATH={shlex.quote(value)}:"$PATH"' if name == "PATH" else f"export {name}={shlex.quote(value)}")
     return 0
 
 
@@ -95,9 +96,14 @@ def _serve(asked: argparse.Namespace) -> int:
     """The server itself; ends on SIGTERM."""
     mark = os.environ.setdefault(MARK, secrets.token_hex(8))
     network = Network.claim()
-    cloud = Cloud(asked.state / "run", network, mark, seed=asked.seed, scenario=asked.scenario, layers=asked.layer,
-                  binds=asked.bind, changes=asked.changes)  # fmt: skip
-    stand(asked.state, cloud, asked.providers.split(","))
+    try:
+        cloud = Cloud(asked.state / "run", network, mark, seed=asked.seed, scenario=asked.scenario,
+                      layers=asked.layer, binds=asked.bind, changes=asked.changes)  # fmt: skip
+        stand(asked.state, cloud, asked.providers.split(","))
+    except (MachineError, KeyError, OSError, ValueError) as error:
+        network.release()
+        complain(f"it does not stand: {error.args[0] if error.args else error}")
+        return 2
     say(json.dumps(environment(asked.state, cloud)))
     ended = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import threading
@@ -95,7 +96,7 @@ class Cloud:
         self.machines: dict[str, Machine] = {}
         self.script = Script()
         self.jumped_s = 0.0
-        self.numbers = iter(range(2, 255))
+        self.numbers = itertools.cycle(range(2, 255))  # addresses are used again, as everywhere
         self.url = ""  # as machines reach the server
         self.over = threading.Event()
         self.accounts = {name: f"key-of-the-{name}-account-{self.token(12)}" for name in ("runpod", "vast", "brev")}
@@ -128,7 +129,7 @@ class Cloud:
             terms, now = self.catalog[order.provider], self.now()
             change = self.script.take(order.provider, "create", "price_change", offer=order.offer)
             rate = order.usd_per_hour * Decimal(str(change.params["factor"])) if change else order.usd_per_hour
-            number = next(self.numbers)
+            number = self._address()
             box = Box(
                 name=name, number=number, network=self.network, folder=self.folder / "roots" / name, mark=self.mark,
                 port=10000 + self.random.randrange(50000), disk_bytes=int(min(order.disk_gb, 8.0) * 2**30),
@@ -146,6 +147,11 @@ class Cloud:
         boot_s = self.figures["boot_s"] if order.boot_s is None else order.boot_s
         self._later(boot_s, lambda: self._boot(machine))
         return machine
+
+    def _address(self) -> int:
+        """The last number of a free address."""
+        taken = {machine.box.number for machine in self.machines.values() if not machine.gone}
+        return next(number for number in itertools.islice(self.numbers, 253) if number not in taken)
 
     def _afflict(self, machine: Machine) -> None:
         """The faults that were waiting for the next machine."""
@@ -232,7 +238,13 @@ class Cloud:
         if asked.get("fault") == "clear":
             with self.lock:
                 self.script.faults.clear()
-            return {"cleared": True}
+                return {"cleared": True}
+        if asked.get("fault") == "end_all":  # no fault: a clean slate between two tests
+            with self.lock:
+                self.script.faults.clear()
+                for machine in self.machines.values():
+                    self._end(machine)
+                return {"ended": True}
         fault = Fault.parse(asked)
         with self.lock:
             self.note("fault", **asked)
@@ -254,7 +266,7 @@ class Cloud:
             if seconds is not None:
                 self._later(seconds, lambda: box.cut(on=False))
         elif fault.fault == "slow_link":
-            box.slow(fault.params["mbit"])
+            box.slow(fault.params["mbit"], fault.params["delay_ms"])
         elif fault.fault == "disk_full":
             box.fill_disk()
         elif fault.fault == "host_death":

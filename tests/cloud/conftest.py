@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -85,8 +86,8 @@ class Standing:
 def raise_cloud(state: Path, *words: str) -> Standing:
     done = command(state, "up", *words)
     assert done.returncode == 0, done.stderr
-    rows = (line.removeprefix("export ").split("=", 1) for line in done.stdout.splitlines())
-    env = {name: value.removesuffix(":$PATH").strip("'") for name, value in rows}
+    rows = [line.removeprefix("export ").split("=", 1) for line in done.stdout.splitlines() if line[0] != "#"]
+    env = {name: shlex.split(value.removesuffix(':"$PATH"'))[0] for name, value in rows}
     key = state.parent / f"{state.name}-key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     return Standing(state, env, key)
@@ -104,6 +105,6 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
 
 @pytest.fixture
 def cloud(standing: Standing) -> Iterator[Standing]:
-    """The module's cloud, without the faults of the test before."""
+    """The module's cloud, without machines and faults of the test before."""
     yield standing
-    standing.fault("clear")
+    standing.fault("end_all")

@@ -25,7 +25,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "listing_lag": ("machine", {"seconds": 5.0}),  # not listed, not found, for so long after its creation
     "never_boots": ("machine", {}),  # its image is never pulled
     "never_ssh": ("machine", {}),  # said to run; nothing answers
-    "slow_link": ("machine", {"mbit": 20.0}),
+    "slow_link": ("machine", {"mbit": 20.0, "delay_ms": 0.0}),  # one way
     "partition": ("machine", {"seconds": None}),  # None: until it is healed
     "host_death": ("machine", {"after_s": 0.0}),  # the machine is gone; the provider goes on saying that it runs
     "disk_full": ("machine", {}),

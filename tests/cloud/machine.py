@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,7 @@ class Box:
     binds: Sequence[Path] = ()
     host_key: str = ""
     process: subprocess.Popen[str] | None = field(default=None, repr=False)
+    link: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     @property
     def ip(self) -> str:
@@ -151,19 +153,48 @@ class Box:
 
     def enter(self, *command: str) -> str:
         """Run a command inside, as root; what it said."""
-        return call("nsenter", "-t", str(self.first_pid), "-m", "-p", "-n", "-u", "-i", "--root", *command)
+        return call("nsenter", "-t", str(self.first_pid), "-m", "-p", "-n", "-u", "-i", "--root",
+                    "env", "HOME=/root", *command)  # fmt: skip
 
     def cut(self, on: bool) -> None:
         """Pull the cable out, or put it in again: nothing is answered, no connection is told."""
         call("ip", "link", "set", self.cable, "down" if on else "up", check=False)
 
-    def slow(self, mbit: float) -> None:
-        """Both ways at most so many Mbit/s (a token bucket at each end of the cable)."""
+    def slow(self, mbit: float, delay_ms: float = 0.0) -> None:
+        """Both ways at most so many Mbit/s (a token bucket at each end); with a delay, over `link.py`."""
+        if delay_ms:
+            return self._stretch(mbit, delay_ms)
         burst = max(4096, int(mbit * 1e6 / 8 / 100))  # a hundredth of a second's worth
         bucket = f"tbf rate {int(mbit * 1e6)}bit burst {burst}b latency 300ms".split()
         call("tc", "qdisc", "replace", "dev", self.cable, "root", *bucket)
-        first = str(self.first_pid)
-        call("nsenter", "-t", first, "-n", "tc", "qdisc", "replace", "dev", "eth0", "root", *bucket)
+        return self._inside("tc", "qdisc", "replace", "dev", "eth0", "root", *bucket)
+
+    def _inside(self, *command: str) -> None:
+        """Run a command of this system on the machine's network."""
+        call("nsenter", "-t", str(self.first_pid), "-n", *command)
+
+    def _stretch(self, mbit: float, delay_ms: float) -> None:
+        """In place of the cable a link of two taps; addresses stay, so what was connected stays so."""
+        mac = self.enter("cat", "/sys/class/net/eth0/address").strip()
+        self._unlink()
+        call("ip", "link", "del", self.cable, check=False)
+        inner = f"{self.cable}i"
+        argv = [sys.executable, str(INSIDE.with_name("link.py")), self.cable, inner, str(mbit), str(delay_ms)]
+        self.link = subprocess.Popen(argv, env={MARK: self.mark, "PATH": PATH}, stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+        assert self.link.stdout
+        if self.link.stdout.readline() != "ready\n":
+            raise MachineError(f"{self.name}: no link of taps (is /dev/net/tun there?)")
+        call("ip", "link", "set", self.cable, "master", self.network.bridge, "up")
+        call("ip", "link", "set", inner, "netns", str(self.first_pid), "name", "eth0", "address", mac)
+        self._inside("ip", "addr", "add", f"{self.ip}/24", "dev", "eth0")
+        self._inside("ip", "link", "set", "eth0", "up")
+
+    def _unlink(self) -> None:
+        if self.link:
+            self.link.kill()
+            self.link.wait()
+            self.link = None
 
     def fill_disk(self) -> None:
         """Leave its disk no room: its size becomes what is used."""
@@ -173,6 +204,7 @@ class Box:
     def destroy(self) -> None:
         """End it: processes, mounts, network, what it wrote. Nothing is left and nothing is saved."""
         process = self.process
+        self._unlink()
         if process:
             first = self.first_pid
             for pid in (first, process.pid):

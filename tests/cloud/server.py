@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -29,7 +31,13 @@ def serve(cloud: Cloud, providers: list[Any], port: int = 0) -> list[ThreadingHT
             split = urlsplit(self.path)
             token = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
             call = Call(self.command, split.path, dict(parse_qsl(split.query)), body, token)
-            reply = reply_to(cloud, providers, call)
+            try:
+                reply = reply_to(cloud, providers, call)
+            except Exception:  # noqa: BLE001 - a mistake of the simulation is no answer of a provider's: it is loud
+                trouble = traceback.format_exc()
+                sys.stderr.write(trouble)
+                cloud.note("mistake", trouble=trouble)
+                reply = Reply(f"the simulation itself failed: {trouble}", 599, {"Content-Type": "text/plain"})
             if reply.wait_s:
                 cloud.over.wait(reply.wait_s)
             self.send_response(reply.status)

@@ -159,16 +159,37 @@ def test_a_machine_never_boots_and_another_never_opens_ssh_and_both_bill(cloud: 
         runpod.terminate_pod(pod)
 
 
-def test_a_slow_link_is_slow_both_ways(cloud: Standing, fault: Any, pod: str) -> None:
+@pytest.mark.parametrize("delay_ms", [0, 40])
+def test_a_slow_link_is_slow_both_ways(cloud: Standing, fault: Any, pod: str, delay_ms: float) -> None:
     ip, port = opened(cloud, pod)
-    fault("slow_link", machine=pod, mbit=8)
-    for command in ("dd if=/dev/zero bs=100000 count=20 2>/dev/null | cat", "cat >/dev/null"):
+    sent = b"\0" * 1_000_000
+    argv = ["ssh", *cloud.ssh_options(port), f"root@{ip}"]
+    with subprocess.Popen([*argv, "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as before:
+        assert before.stdin
+        assert before.stdout
+        before.stdin.write(b"open\n")
+        before.stdin.flush()
+        assert before.stdout.readline() == b"open\n"
+        fault("slow_link", machine=pod, mbit=8, delay_ms=delay_ms)
+        before.stdin.write(b"still open\n")
+        before.stdin.flush()
+        assert before.stdout.readline() == b"still open\n"  # what was connected stays so
+        before.stdin.close()
+    for command, given in (("head -c 1000000 /dev/zero", b""), ("cat >/dev/null", sent)):
         start = time.monotonic()
-        argv = ["ssh", *cloud.ssh_options(port), f"root@{ip}", command]
-        given = b"" if command.startswith("dd") else b"\0" * 2_000_000
-        done = subprocess.run(argv, input=given, capture_output=True, check=True)
-        assert len(done.stdout) == (2_000_000 if command.startswith("dd") else 0)
-        assert time.monotonic() - start > 1.5  # 16 Mbit at 8 Mbit/s: no machine, however fast, is faster
+        done = subprocess.run([*argv, command], input=given, capture_output=True, check=True)
+        assert len(done.stdout) == (0 if given else len(sent))
+        assert time.monotonic() - start > 0.8  # 8 Mbit at 8 Mbit/s: no machine, however fast, is faster
+    if delay_ms:
+        ping = cloud.ssh(ip, port, f"python3 -c '{RING}' {json.dumps(cloud.url)}")
+        assert float(ping.stdout) > 2 * delay_ms / 1000
+
+
+# Seconds until this machine's server has taken a connection: one way there and one way back.
+RING = (
+    'import os, socket, time; url = os.popen(". /etc/rp_environment; echo $RUNPOD_API_BASE_URL").read().strip()[7:];'
+    'start = time.time(); socket.create_connection(url.split(":")); print(time.time() - start)'
+)
 
 
 def test_a_partition_cuts_the_machine_off_until_it_is_healed(cloud: Standing, fault: Any, pod: str) -> None:

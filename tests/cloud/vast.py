@@ -225,7 +225,7 @@ class Vast:
             return self._missing(number)
         with self.cloud.lock:
             if machine.state == "running" and not machine.never:
-                machine.box.enter("sh", "-c", 'echo "$0" >>/root/.ssh/authorized_keys', key)
+                machine.box.enter("sh", "-c", 'mkdir -pm 700 ~/.ssh; echo "$0" >>~/.ssh/authorized_keys', key)
             else:
                 machine.order.env["SSH_KEYS"] = f"{machine.order.env['SSH_KEYS']}\n{key}"
         return Reply({"success": True, "msg": "SSH key added to instance."})
