@@ -9,6 +9,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -60,7 +61,8 @@ def _run(
         while left or running:
             while left and len(running) < 2 * count:
                 task = left[-1]
-                running[pool.submit(_one, task)] = task  # stays in `left` when this raises
+                with _ctrl_c_waits():
+                    running[pool.submit(_one, task)] = task  # stays in `left` when this raises
                 left.pop()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 outcome = future.result()
@@ -70,6 +72,22 @@ def _run(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [], []
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back while a worker is started: one that is half begun is never told to end, yet waited for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C is the main thread's
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _one(task: Task) -> Converted | Failed:
