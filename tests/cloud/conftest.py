@@ -30,7 +30,7 @@ def command(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
 
 
-def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+def until(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """What `what` says, once it says something; a test that waits for ever fails."""
     deadline, pause = time.monotonic() + timeout_s, threading.Event()
     while not (said := what()):
@@ -70,17 +70,20 @@ class Standing:
         rows = requests.get(f"{self.url}/_events", timeout=10).json()
         return [row for row in rows if not kinds or row["event"] in kinds]
 
-    def ssh(self, ip: str, port: int, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
-        argv = ["ssh", *self.ssh_options(port), f"{user}@{ip}", *words]
+    def ssh(
+        self, ip: str, port: int, *words: str, user: str = "root", connect_s: int = 20
+    ) -> subprocess.CompletedProcess[str]:
+        argv = ["ssh", *self.ssh_options(port, connect_s), f"{user}@{ip}", *words]
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
-    def ssh_options(self, port: int) -> list[str]:
-        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=2",
-                   "ServerAliveInterval=1", "ServerAliveCountMax=2")  # fmt: skip
+    def ssh_options(self, port: int, connect_s: int = 20) -> list[str]:
+        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR",
+                   f"ConnectTimeout={connect_s}",
+                   "ServerAliveInterval=1", "ServerAliveCountMax=8")  # fmt: skip
         return ["-i", str(self.key), "-p", str(port), *(part for option in options for part in ("-o", option))]
 
     def opens(self, ip: str, port: int, user: str = "root") -> bool:
-        return self.ssh(ip, port, "true", user=user).returncode == 0
+        return self.ssh(ip, port, "true", user=user, connect_s=2).returncode == 0
 
 
 def raise_cloud(state: Path, *words: str) -> Standing:

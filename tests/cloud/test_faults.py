@@ -78,6 +78,7 @@ def test_a_create_that_never_answers_has_created(cloud: Standing, fault: Any) ->
     sdk.client.timeout = 0.5
     with pytest.raises(requests.ReadTimeout):
         sdk.create_instance(id=12345678, image="i", disk=10, label="lost")
+    sdk.client.timeout = 60
     row = next(row for row in sdk.show_instances() if row["label"] == "lost")
     sdk.destroy_instance(id=row["id"])
 

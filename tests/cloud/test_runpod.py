@@ -41,7 +41,6 @@ def door(pod: dict[str, Any]) -> tuple[str, int]:
 
 def test_a_pod_boots_answers_over_ssh_takes_files_and_ends(cloud: Standing, tmp_path: Path) -> None:
     pod = create(cloud)
-    assert runpod.get_pod(pod)["runtime"] is None
     held = running(pod)
     assert (held["name"], held["costPerHr"], held["desiredStatus"]) == ("a-label", 0.86, "RUNNING")
     ip, port = door(held)

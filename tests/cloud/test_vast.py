@@ -37,7 +37,6 @@ def test_the_cheapest_offer_is_rented_by_its_id_entered_and_ended(sdk: Any, clou
     assert rows[0]["dph_total"] > rows[0]["dph_base"] == 0.28
     number = rent(sdk, onstart_cmd="echo started >/root/onstart", env={"A": "b"})
     sdk.attach_ssh(instance_id=number, ssh_key=cloud.public_key)
-    assert sdk.show_instance(id=number)["actual_status"] == "loading"
     assert CHEAPEST not in [row["id"] for row in sdk.search_offers(query="gpu_name=RTX_4090")]
     with pytest.raises(requests.HTTPError):
         rent(sdk)  # it is taken
@@ -65,10 +64,11 @@ def test_the_gpu_is_billed_from_running_and_the_disk_from_creation(sdk: Any, clo
     cloud.fault("never_boots", provider="vast")
     number = rent(sdk, FAST)
     cloud.fault("clock_jump", seconds=7200)
+    assert sdk.show_instance(id=number)["actual_status"] == "loading"
     row = cloud.billed(number)
     assert (row["gpu_seconds"], Decimal(row["gpu_usd"])) == (0, 0)
     step = Decimal("0.10") * 40 / 720 / 3600
-    assert abs(Decimal(row["disk_usd"]) - step * 7200) <= step * 5
+    assert abs(Decimal(row["disk_usd"]) - step * 7200) <= step * 60
     sdk.destroy_instance(id=number)
 
 
