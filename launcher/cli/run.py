@@ -30,7 +30,7 @@ def command(job: Path, detach: bool, **given: Any) -> int:
     planned = plan_job(load_job(job), home, clock, wishes)
     ledger, run = launch(planned, consent, home, clock, ctx.out)
     if detach:
-        ctx.out.say(f"run {run.run} started; watch it with: launcher attach {run.run}")
+        ctx.out.say(f"run {run.run} goes on without this terminal; watch it with: launcher attach {run.run}")
         ctx.out.result({"run": run.run, "state": str(run.state), "exit": 0})
         return 0
     return follow(home, ledger, run.run, ctx.out, clock)
