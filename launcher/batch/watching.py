@@ -71,8 +71,8 @@ class Watch:
             self._status.stop()
         held = signal.signal(signal.SIGINT, second)
         try:
-            self._out.say("d: leave what runs running, start nothing new    c: fetch what there is, then release all")
-            self._out.say("Enter: go on                                     Ctrl-C again: release all now")
+            self._out.say("d: leave what runs running, no more    c: fetch what there is, then release all")
+            self._out.say("Enter: go on                           Ctrl-C again: release all now")
             answer = input("> ").strip().lower()
         except EOFError:
             answer = "d"
