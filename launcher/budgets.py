@@ -59,8 +59,10 @@ class Budget(BaseModel):
     ] = 12.0
     concurrent_runs: Annotated[int, Field(ge=1, le=1000, description="runs that cost money at the same time")] = 1
     providers: tuple[ProviderName, ...] = Field(
-        PROVIDERS, description="who may be used: local, vast, runpod, brev, a cloud of SkyPilot's such as lambda, or "
-        "skypilot for all of those",
+        PROVIDERS,
+        min_length=1,
+        description="who may be used: local, vast, runpod, brev, a cloud of SkyPilot's such as lambda, or skypilot "
+        "for all of those",
     )  # fmt: skip
     approval: tuple[How, ...] = Field(
         ("typed",), description="typed: a person types YES; preapproved: --confirm YES --max-cost, for CI"

@@ -53,7 +53,9 @@ class JobGate(_Part):
 class JobResources(_Part):
     """Where it may run."""
 
-    providers: tuple[ProviderName, ...] = Field(PROVIDERS, description="who may be used")
+    providers: tuple[ProviderName, ...] = Field(
+        PROVIDERS, min_length=1, description="who may be used"
+    )
     gpus: Literal["any"] | tuple[GpuName, ...] = Field("any", description="any, or GPU names")
     nodes: Annotated[int, Field(ge=1, le=64, description="machines")] = 1
 

@@ -287,13 +287,16 @@ def finish(home: Home, ledger: Ledger, run: Run, clock: Clock) -> Run:
 def advance(ledger: Ledger, run: Run) -> None:
     """Take a run that was planned (by this process, by another shell's, or by one that was killed) to reserved.
 
-    Raises RefusedError when nobody approved it or a cap has no room: the run then ends refused.
+    Raises RefusedError when nobody approved it or a cap has no room: the run then ends refused. Raises StateError
+    where the clock is wrong: then it stays as it was.
     """
     from launcher.ledger import RunState
 
     if run.state not in (RunState.PLANNED, RunState.APPROVED):
         return
     plan = plan_of(run.run, run.plan)
+    if not plan.is_free:
+        ledger.refuse_clock_skew()  # deadlines, days and months stand on the clock
     try:
         if not plan.is_free and ledger.approval(run.run) is None:
             raise RefusedError("nobody has approved this run", fix="Launch it again, and type YES.")

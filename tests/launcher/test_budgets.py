@@ -26,6 +26,7 @@ def written(folder: Path, more: str = "", caps: str = CAPS) -> Budgets:
         ("trust: {vats: secure}", "Did you mean vast?"),
         ("allow_trust: [anyone]", "allow_trust"),
         ("approval: [yes]", "approval"),
+        ("providers: []", "providers"),
         ("max_hours: .nan", "max_hours"),
         ("max_hours: 0", "max_hours"),
         ("max_hours: 12h", "max_hours"),
