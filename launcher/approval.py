@@ -84,12 +84,7 @@ def preapproved(ceiling: Usd, name: str, budget: Budget, consent: Consent, *, sh
     if consent.max_cost is None:
         raise NotConfirmedError(f"is missing: {WORD} alone approves no amount. {NOTHING}", key="--max-cost",
                                 fix=f"--confirm {WORD} --max-cost {ceiling}")  # fmt: skip
-    try:
-        most = Usd(consent.max_cost)
-    except ValueError as error:
-        raise BadInputError(f"{error}. {NOTHING}", key="--max-cost", value=consent.max_cost) from None
-    if most <= ZERO:
-        raise BadInputError(f"must be more than 0. {NOTHING}", key="--max-cost", value=consent.max_cost)
+    most = amount_of(consent.max_cost)
     if "preapproved" not in budget.approval:
         raise RefusedError(
             f"budget {name} lets nobody approve beforehand (approval: {', '.join(budget.approval)}). {NOTHING}",
@@ -105,6 +100,17 @@ def preapproved(ceiling: Usd, name: str, budget: Budget, consent: Consent, *, sh
             f"in CI a ledger on the runner's own disk forgets what the month has cost. {NOTHING}",
             fix="Set LAUNCHER_LEDGER=postgresql+psycopg://… , or own up to it with --ephemeral-ledger.",
         )
+    return most
+
+
+def amount_of(max_cost: str) -> Usd:
+    """What --max-cost names (USD); raises BadInputError for anything but a plain amount above 0."""
+    try:
+        most = Usd(max_cost)
+    except ValueError as error:
+        raise BadInputError(f"{error}. {NOTHING}", key="--max-cost", value=max_cost) from None
+    if most <= ZERO:
+        raise BadInputError(f"must be more than 0. {NOTHING}", key="--max-cost", value=max_cost)
     return most
 
 

@@ -190,7 +190,8 @@ def refuse_unrentable(plan: Plan) -> None:
     if offer.stale:
         raise RefusedError(
             f"the price of {offer.provider} {offer.gpu} is of {offer.as_of[:10] or 'an unknown day'}: nothing is "
-            "rented at an old price. Nothing was created and nothing was reserved.", fix="launcher offers --fresh",
+            "rented at an old price. Nothing was created and nothing was reserved.",
+            fix="Ask again (launcher offers --fresh), or write the file anew.",
         )  # fmt: skip
     if not can_rent(offer.provider):
         raise RefusedError(

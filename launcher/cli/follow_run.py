@@ -33,7 +33,13 @@ def launch(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
         return ledger, live
     refuse_pending(ledger, planned.plan)  # before anybody is asked
     planned, approval = secure(planned, consent, home, clock, out, lambda again: show_plan(again, out))
-    run, new = start(planned, home, ledger, clock, approval)
+    try:
+        run, new = start(planned, home, ledger, clock, approval)
+    except KeyboardInterrupt:  # after the YES: what became of it, and of the money, must not be guessed
+        held = ledger.live_run(planned.plan.run_key)
+        out.warn(f"run {held.run} was told to stop and to release what there is: launcher attach {held.run}"
+                 if held else "interrupted before anything was created; what was approved is void.")  # fmt: skip
+        raise
     if not new:
         out.say(f"This job is running already: run {run.run}")
     return ledger, run

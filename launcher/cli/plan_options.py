@@ -58,7 +58,9 @@ def wishes_of(given: dict[str, Any]) -> Wishes:
 
 
 def consent_of(given: dict[str, Any]) -> Consent:
-    """The consent options as a value."""
-    from launcher.approval import Consent
+    """The consent options as a value; raises BadInputError for a --max-cost that is no amount."""
+    from launcher.approval import Consent, amount_of
 
+    if given.get("max_cost") is not None:
+        amount_of(given["max_cost"])
     return Consent(given.get("confirm"), given.get("max_cost"), bool(given.get("ephemeral_ledger")))

@@ -295,3 +295,12 @@ def test_where_this_version_cannot_rent_nobody_is_asked_for_a_yes(paid: PaidGrou
     assert PROMPT not in terminal.shown
     assert "cannot rent at runpod yet" in " ".join(terminal.shown.split())
     paid.assert_nothing_happened()
+
+
+@pytest.mark.parametrize("amount", ["three", "-1", "0", "nan", "5,00"])
+def test_an_amount_that_is_none_is_refused_even_where_nothing_would_be_asked(paid: PaidGround, amount: str) -> None:
+    job = paid.job(text="resources: {providers: [local]}\n")
+    code, answer, err = paid.run("run", job, "--confirm", "YES", "--max-cost", amount)
+    assert code == 2, err
+    assert answer["error"]["key"] == "--max-cost"
+    paid.assert_nothing_happened()
