@@ -146,6 +146,9 @@ def main(argv: list[str] | None = None) -> int:
         code = root.main(args=args, prog_name="launcher", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
+        # Python remembers an interrupt that met an exec of text (a dataclass being made, during an import) as one
+        # that nobody handled, and would kill itself at exit instead of returning 130; the next exec makes it forget.
+        exec("")  # noqa: S102
         if json_mode:
             Output(json_mode=True).result({"error": {"message": "interrupted"}, "exit": 130})
         sys.stderr.write("interrupted\n")

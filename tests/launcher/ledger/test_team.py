@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 from real_postgres import Postgres
 
+from launcher.money import Usd
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "run"))
 from fast import make_ground
 from jobs import Launcher
 from paid import BUDGETS, PaidGround
 
-CAPS = "per_run_usd: 5, per_day_usd: 1, per_month_usd: 50, max_usd_per_hour: 2.5, concurrent_runs: 4"
+CAPS = "per_run_usd: 5, per_day_usd: 0.5, per_month_usd: 50, max_usd_per_hour: 2.5, concurrent_runs: 4"
 
 
 @pytest.fixture
 def team(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> tuple[PaidGround, PaidGround]:
-    """Two homes on one ledger, under a budget of $1 a day."""
+    """Two homes on one ledger, under a budget of $0.50 a day."""
     monkeypatch.setenv("LAUNCHER_LEDGER", postgres.database())
     grounds = []
     for name in ("ann", "ben"):
@@ -35,7 +37,7 @@ def test_a_day_is_shared_and_ci_needs_no_excuse(team: tuple[PaidGround, PaidGrou
     code, _, err = ann.run("run", ann.job(), "--offers", ann.offers_file, *args, CI="true")
     assert code == 0, err
     spent = ann.billed()
-    assert spent > 0.5, "what follows needs a day that is half spent"
+    assert spent > Usd("0.25"), "what follows needs a day that is half spent"
     code, answer, err = ben.run("run", ben.job(), "--offers", ben.offers_file, *args, CI="true")
     assert code == 4, err
     assert "left today" in answer["error"]["message"]
