@@ -202,7 +202,7 @@ class _Reaper:
 
     def _end_stray(self, machine: Machine, provider: Provider, facts: Fact) -> None:
         try:
-            proof, _ = end(machine, machine.label, provider, self._clock)
+            proof, _, _ = end(machine, machine.label, provider, self._clock)
             why = f"{provider.name} did not confirm that it is gone"
         except (LauncherError, OSError) as error:
             proof, why = [], str(error)

@@ -159,7 +159,7 @@ class Ledger(Accounts, Batches):
     # -- leases -------------------------------------------------------------------------------------------
 
     def intend_lease(self, run_id: str, *, provider: str, account: str, offer_id: str, max_usd_per_hour: Usd,
-                     reserved: Usd, deadline: str) -> Lease:  # fmt: skip
+                     reserved: Usd, deadline: str, via: str = "direct") -> Lease:  # fmt: skip
         """Invariant 1: commit the intent, with a fresh label, before any call that can start billing."""
         now = self._now()
         lease_id = f"{run_id}-{self._rng.getrandbits(32):08x}"
@@ -168,7 +168,7 @@ class Ledger(Accounts, Batches):
             "lease": lease_id, "run": run_id, "state": LeaseState.INTENDED, "provider": provider,
             "account": account, "offer_id": offer_id, "label": f"pl-{_slug(owner())}-{lease_id}-{ends}",
             "max_usd_per_hour": text_of(max_usd_per_hour), "reserved_usd": text_of(reserved), "deadline": deadline,
-            "created_at": now, "updated_at": now,
+            "created_at": now, "updated_at": now, "via": via,
         }  # fmt: skip
         with self.writing() as db:
             db.execute(insert(t.leases).values(values))
@@ -189,6 +189,14 @@ class Ledger(Accounts, Batches):
             db.execute(update(t.leases).where(t.leases.c.lease == lease_id).values(state=to, updated_at=now, **kept))
             self._note(db, f"lease.{to}", facts, run=row["run"], lease=lease_id)
             changed = db.execute(select(t.leases).where(t.leases.c.lease == lease_id)).mappings().one()
+        return lease_of(changed)
+
+    def tell_lease(self, lease_id: str, machine: Mapping[str, Any]) -> Lease:
+        """Keep what became known of a lease's machine, whatever state the lease is in."""
+        with self.writing() as db:
+            db.execute(update(t.leases).where(t.leases.c.lease == lease_id).values(machine=dict(machine)))
+            changed = db.execute(select(t.leases).where(t.leases.c.lease == lease_id)).mappings().one()
+            self._note(db, "lease.machine", dict(machine), run=changed["run"], lease=lease_id)
         return lease_of(changed)
 
     def leases(self, run_id: str | None = None) -> list[Lease]:

@@ -54,6 +54,7 @@ class Lease:
     created_at: str
     updated_at: str
     proof: list[str] | None
+    via: str = "direct"  # direct, skypilot
 
 
 @dataclass(frozen=True)

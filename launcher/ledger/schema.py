@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -81,6 +81,7 @@ leases = Table(
     Column("created_at", String(32), nullable=False),
     Column("updated_at", String(32), nullable=False),
     Column("proof", JSON),  # two timestamped absences, once released
+    Column("via", String(20), nullable=False, server_default="direct"),  # which engine rents it
 )
 
 steps = Table(

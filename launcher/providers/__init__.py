@@ -1,5 +1,27 @@
 """Ways to get a machine, behind one contract."""
 
-from launcher.providers.base import Charge, Intent, Listing, Machine, Presence, Provider
+from launcher.providers.base import (
+    Charge,
+    CreateRefusedError,
+    Intent,
+    Listing,
+    Machine,
+    MachineFailedError,
+    Presence,
+    Provider,
+    ProviderError,
+    SoldOutError,
+)
 
-__all__ = ["Charge", "Intent", "Listing", "Machine", "Presence", "Provider"]
+__all__ = [
+    "Charge",
+    "CreateRefusedError",
+    "Intent",
+    "Listing",
+    "Machine",
+    "MachineFailedError",
+    "Presence",
+    "Provider",
+    "ProviderError",
+    "SoldOutError",
+]

@@ -8,10 +8,30 @@ from decimal import ROUND_CEILING, Decimal
 from enum import Enum
 from typing import Any, Protocol
 
+from launcher.errors import ExitCode, LauncherError
 from launcher.hosts.base import Host
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.money import ZERO, Usd
 from launcher.offers.offer import Offer
 from launcher.providers.traits import Traits
+
+
+class ProviderError(LauncherError):
+    """The provider was not reached, or made no sense. After a create: nobody knows whether it created (exit 5)."""
+
+    exit_code = ExitCode.RECIPE_FAILED
+
+
+class CreateRefusedError(ProviderError):
+    """By the provider's own word nothing was created, and the same request would be refused again (exit 5)."""
+
+
+class SoldOutError(CreateRefusedError):
+    """Nothing was created: this offer is gone; another one may be tried (exit 5)."""
+
+
+class MachineFailedError(ProviderError):
+    """The machine exists and will never answer, by the provider's own word: it is to be released (exit 5)."""
 
 
 class Presence(Enum):
@@ -24,7 +44,12 @@ class Presence(Enum):
 
 @dataclass(frozen=True)
 class Machine:
-    """A rented machine: the provider's own reference, the label it carries, its rate as the provider says it."""
+    """A rented machine: the provider's own reference, the label it carries, its rate as the provider says it.
+
+    `usd_per_hour` is for the machine without its disk, as an Offer's is. `facts` are JSON, kept in the ledger, so
+    that another process, days later, connects, charges and destroys with no other memory. Those that all share:
+    `billed_from`, `ended_at` (ISO 8601 UTC, where the provider says them or we asked), `disk_usd_per_hour`.
+    """
 
     ref: str
     label: str
@@ -41,6 +66,9 @@ class Intent:
     max_usd_per_hour: Usd
     deadline: str
     reserved_usd: Usd = ZERO
+    disk_gb: int = 60
+    image: str = ""  # what the machine runs; empty: the provider's default of ours
+    keys: LeaseKeys | None = None  # this lease's own pair: its public half is authorized there
 
 
 @dataclass(frozen=True)
@@ -59,10 +87,12 @@ class Charge:
     source: str
 
 
-def by_rate(machine: Machine, since: datetime, until: datetime) -> Charge:
-    """Rate times time, begun microdollars charged in full."""
+def by_rate(machine: Machine, since: datetime, until: datetime, step_s: int = 1) -> Charge:
+    """Rate and disk times time: begun billing steps of `step_s` seconds and begun microdollars charged in full."""
     seconds = Decimal(str(max(0.0, (until - since).total_seconds())))
-    exact = Decimal(machine.usd_per_hour) * seconds / 3600
+    seconds = (seconds / step_s).to_integral_value(ROUND_CEILING) * step_s
+    hourly = Decimal(machine.usd_per_hour) + Decimal(str(machine.facts.get("disk_usd_per_hour", 0)))
+    exact = hourly * seconds / 3600
     return Charge(Usd(exact.quantize(Decimal("0.000001"), rounding=ROUND_CEILING)), "rate x time")
 
 
@@ -72,24 +102,44 @@ class Provider(Protocol):
     name: str
     traits: Traits
 
-    def offers(self) -> list[Offer]:
-        """What can be rented now."""
+    def unusable(self) -> str | None:
+        """Why nothing can be rented or released there from here (no key, no program), with the fix; None when it can.
+
+        Asks nobody: what is missing on this machine is all that it looks at.
+        """
         ...
 
     def create(self, intent: Intent) -> Machine:
-        """Can leave something billing. Create a machine that carries the intent's label; never retried blindly."""
+        """Can leave something billing. Create a machine that carries the intent's label; never retried blindly.
+
+        Returns as soon as the provider has said what it created. Raises SoldOutError or CreateRefusedError when
+        nothing was created; after anything else it raises, the label has to be looked for.
+        """
         ...
 
     def find(self, label: str) -> tuple[Presence, Machine | None]:
-        """Whether a machine with this label exists, by exact lookup."""
+        """Whether a machine with this label exists, by exact lookup, and what the provider says of it now.
+
+        Never raises for what a provider may answer or fail to answer: that is UNKNOWN.
+        """
         ...
 
     def listing(self) -> Listing:
-        """All our machines."""
+        """All machines of the account, ours and others'. What was not whole or not understood is not `complete`."""
         ...
 
-    def connect(self, machine: Machine) -> Host:
-        """The machine as a host."""
+    def connect(self, machine: Machine, keys: LeaseKeys) -> Host | None:
+        """The machine as a host, with this lease's keys; None while the provider does not say where it answers.
+
+        Raises MachineFailedError when it never will. That a host is returned does not mean that ssh answers yet.
+        """
+        ...
+
+    def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
+        """Put the machine's end at `deadline` into force on the machine itself, before any data is sent there.
+
+        Returns in words which layers hold now, and is repeated after a restart without harm.
+        """
         ...
 
     def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
@@ -97,5 +147,12 @@ class Provider(Protocol):
         ...
 
     def destroy(self, machine: Machine) -> None:
-        """Ask for its end; idempotent. That it is gone is proven by `find` and `listing`, not by this."""
+        """Ask for its end; idempotent, also for one that is gone. Raises ProviderError when it could not be asked.
+
+        That it is gone is proven by `find` and `listing`, not by this.
+        """
+        ...
+
+    def forget(self, label: str) -> None:
+        """Clean up here what belonged to a lease that is released: daemons, private homes, keys. Idempotent."""
         ...

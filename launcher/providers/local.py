@@ -9,9 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 from launcher.clock import Clock
+from launcher.environment import recipe_python
+from launcher.home import Home
+from launcher.hosts.base import Host
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.hosts.local import LocalHost
 from launcher.money import ZERO
-from launcher.offers.offer import Offer
 from launcher.providers.base import Charge, Intent, Listing, Machine, Presence
 from launcher.providers.traits import LOCAL
 from recipes.contract import write_json
@@ -25,14 +28,14 @@ class LocalProvider:
     name = "local"
     traits = LOCAL
 
-    def __init__(self, boxes: Path, python: Path | Callable[[], Path], clock: Clock) -> None:
-        self._boxes, self._python, self._clock = boxes, python, clock
+    def __init__(self, home: Home, clock: Clock, *, boxes: Path | None = None,
+                 python: Path | Callable[[], Path] = recipe_python) -> None:  # fmt: skip
+        """`boxes` and `python` are others than the launcher's own where a test or another provider has its own."""
+        self._boxes, self._python, self._clock = boxes or home.boxes, python, clock
 
-    def offers(self) -> list[Offer]:
-        """This machine: its best GPU, or its CPU."""
-        from launcher.offers.local import local_offer
-
-        return [local_offer(self._clock)]
+    def unusable(self) -> str | None:
+        """Never: it is this machine."""
+        return None
 
     def create(self, intent: Intent) -> Machine:
         """Make the lease's folder (nothing here bills)."""
@@ -54,9 +57,13 @@ class LocalProvider:
         names = sorted(box.name for box in self._boxes.iterdir() if not box.name.startswith("."))
         return Listing(tuple(Machine(name, name, ZERO) for name in names), complete=True)
 
-    def connect(self, machine: Machine) -> LocalHost:
-        """The lease's folder as a host."""
+    def connect(self, machine: Machine, keys: LeaseKeys) -> LocalHost:
+        """The lease's folder as a host; nobody needs a key to this machine."""
         return LocalHost(self._boxes / machine.ref, self._python, self._clock)
+
+    def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
+        """Nothing to arm: this machine costs nothing."""
+        return self.traits.released_by
 
     def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
         """Nothing, ever."""
@@ -79,3 +86,6 @@ class LocalProvider:
         if box.exists():
             box.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
+
+    def forget(self, label: str) -> None:
+        """Nothing of a lease is kept outside its folder."""

@@ -2,56 +2,105 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
 from launcher.clock import Clock, iso, parse_iso
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.money import Usd
-from launcher.providers.base import Machine, Presence, Provider
+from launcher.providers.base import Machine, Presence, Provider, ProviderError
+
+_ABSENT = " absent"
+_LONGEST_PAUSE_S = 5.0  # between two looks at a machine that is not gone yet
+_ASK_AGAIN_S = 15.0  # before an accepted delete that did nothing is asked for anew
 
 
-def release(ledger: Ledger, lease: Lease, provider: Provider, clock: Clock, apart_s: float = 0.2) -> Lease:
+def release(ledger: Ledger, lease: Lease, provider: Provider, clock: Clock, apart_s: float | None = None) -> Lease:
     """End a lease's machine and prove it; the lease ends released, or release_pending when it cannot be proven.
 
-    Safe to repeat at any time: a lease already released is returned as it is.
+    Waits as long as this provider's deletes take (`traits.delete_s`). Safe to repeat at any time: a lease already
+    released is returned as it is.
     """
     if lease.state == LeaseState.RELEASED:
         return lease
     if lease.state != LeaseState.RELEASING:
         lease = ledger.move_lease(lease.lease, LeaseState.RELEASING)
-    # Without a machine in the ledger the create may have worked all the same: its answer never reached us.
-    machine = machine_of(lease) if lease.machine else provider.find(lease.label)[1]
-    proof, presence = end(machine, lease.label, provider, clock, apart_s)
+    # Without a machine in the ledger the create may have worked all the same: its answer never reached us, and for a
+    # while a listing may not show it.
+    machine = machine_of(lease) if lease.machine else None
+    settled = parse_iso(lease.created_at) + timedelta(seconds=provider.traits.listing_lag_s)
+    proof, presence, found = end(machine, lease.label, provider, clock, apart_s, not_before=settled)
+    if found is not None and machine is None:
+        lease = ledger.tell_lease(lease.lease, as_held(found))
     if not proof:
         return ledger.move_lease(lease.lease, LeaseState.RELEASE_PENDING, presence=presence.value)
-    return ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=proof)
+    lease = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=proof)
+    with suppress(OSError):  # what is left here costs nothing
+        provider.forget(lease.label)
+    return lease
 
 
-def end(machine: Machine | None, label: str, provider: Provider, clock: Clock,
-        apart_s: float = 0.2) -> tuple[list[str], Presence]:  # fmt: skip
-    """End a machine, in the ledger or not: (two timestamped absences, or none when it is not proven, last word)."""
-    if machine is not None:
-        provider.destroy(machine)
+def end(machine: Machine | None, label: str, provider: Provider, clock: Clock, apart_s: float | None = None, *,
+        not_before: datetime | None = None) -> tuple[list[str], Presence, Machine | None]:  # fmt: skip
+    """End a machine, in the ledger or not: (two timestamped absences or none, the last word, the machine found).
+
+    An absence before `not_before` proves nothing where no machine is known: it may not be listed yet.
+    """
+    apart_s = provider.traits.apart_s if apart_s is None else apart_s
     proof: list[str] = []
+    pause_s, asked_at = 0.25, -_ASK_AGAIN_S
+    began = clock.monotonic()
     while True:
-        presence, _ = provider.find(label)
+        if machine is not None and clock.monotonic() - began - asked_at >= _ASK_AGAIN_S:
+            with suppress(ProviderError):  # asked for again, as long as there is patience
+                provider.destroy(machine)
+                asked_at = clock.monotonic() - began
+        presence, seen = provider.find(label)
+        if machine is None and seen is not None:
+            machine = seen  # the create had worked
+            continue
+        early = machine is None and not_before is not None and clock.now() < not_before
+        if presence is Presence.ABSENT and not early and _is_listed_without(provider, label):
+            proof.append(iso(clock.now()) + _ABSENT)
+            if len(proof) == 2:
+                return proof, presence, machine
+            clock.sleep(apart_s)
+            continue
+        proof = []
+        if clock.monotonic() - began >= provider.traits.delete_s and not early:
+            return [], presence, machine
+        clock.sleep(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def _is_listed_without(provider: Provider, label: str) -> bool:
+    try:
         listed = provider.listing()
-        gone = presence is Presence.ABSENT and listed.complete
-        if not gone or any(machine.label == label for machine in listed.machines):
-            return [], presence
-        proof.append(f"{iso(clock.now())} absent")
-        if len(proof) == 2:
-            return proof, presence
-        clock.sleep(apart_s)
+    except ProviderError:
+        return False
+    return listed.complete and all(machine.label != label for machine in listed.machines)
+
+
+def as_held(machine: Machine) -> dict[str, Any]:
+    """A machine as the ledger keeps it."""
+    return {"ref": machine.ref, "usd_per_hour": str(machine.usd_per_hour), "facts": dict(machine.facts)}
 
 
 def machine_of(lease: Lease) -> Machine:
     """A lease's machine as the ledger knows it, at the provider's own rate where it said one."""
     held = lease.machine or {}
     rate = Usd(held["usd_per_hour"]) if "usd_per_hour" in held else lease.max_usd_per_hour
-    return Machine(str(held.get("ref", lease.label)), lease.label, rate)
+    return Machine(str(held.get("ref", lease.label)), lease.label, rate, dict(held.get("facts") or {}))
 
 
 def charge(ledger: Ledger, lease: Lease, provider: Provider) -> Usd:
-    """Record what a released lease has cost, by its provider's word; the amount (USD). Idempotent."""
-    found = provider.charged(machine_of(lease), parse_iso(lease.created_at), parse_iso(lease.updated_at))
+    """Record what a released lease has cost, by its provider's word; the amount (USD). Idempotent.
+
+    From its creation (as the provider says it, else as we asked for it) to the first proof that it was gone.
+    """
+    since = str((lease.machine or {}).get("facts", {}).get("billed_from") or lease.created_at)
+    until = lease.proof[0].removesuffix(_ABSENT) if lease.proof else lease.updated_at
+    found = provider.charged(machine_of(lease), parse_iso(since), parse_iso(until))
     ledger.charge(lease, found.amount, found.source)
     return found.amount

@@ -23,6 +23,10 @@ class Traits:
     many_nodes: bool  # several machines as one job
     console: str  # where a person can end a machine by hand
     released_by: tuple[str, ...]  # who ends it when this machine dies now, in words
+    listing_lag_s: float = 0.0  # a machine created this long ago may still be missing from every answer
+    delete_s: float = 0.0  # how long an accepted delete may take until the machine is gone
+    apart_s: float = 0.2  # between the two absences of a proof
+    billing_step_s: int = 1  # begun steps are billed in full
 
 
 LOCAL = Traits(
@@ -44,14 +48,17 @@ _TRAITS = {
     "vast": Traits(
         "marketplace", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
         console="https://cloud.vast.ai/instances/", released_by=("reaper (CI or timer)", "box timer stops all work"),
+        listing_lag_s=30.0, delete_s=120.0, apart_s=2.0,
     ),
     "runpod": Traits(
         "secure", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
         console="https://console.runpod.io/pods", released_by=("reaper (CI or timer)", "box ends itself"),
+        listing_lag_s=30.0, delete_s=120.0, apart_s=2.0,
     ),
     "brev": Traits(
         "secure", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
         console="https://console.brev.dev/", released_by=("reaper (CI or timer)", "box timer stops all work"),
+        listing_lag_s=30.0, delete_s=600.0, apart_s=2.0, billing_step_s=60,
     ),
 }  # fmt: skip
 

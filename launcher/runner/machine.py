@@ -15,6 +15,7 @@ from launcher.errors import ExitCode, LauncherError, LedgerError
 from launcher.estimate.measured import throughput_of
 from launcher.home import Home
 from launcher.hosts.base import Host, StepStatus
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
 from launcher.plan import Plan, plan_of
 from launcher.providers.base import Intent, Presence, Provider
@@ -98,7 +99,8 @@ class Runner:
         if stop_asked(self._dir) and not self._live_leases():
             raise self._nothing_kept("asked to stop", "before it began")
         lease = self._lease()
-        host = self._provider.connect(machine_of(lease))
+        host = self._provider.connect(machine_of(lease), LeaseKeys(self._dir / "keys" / lease.lease))
+        assert host is not None  # this machine's, always
         lease = self._staged(lease, host)
         for step in steps_of(self._plan):
             result = self._ledger.step(self._run_id, step.name)

@@ -51,7 +51,7 @@ def created(ledger: Ledger, provider: LocalProvider) -> Lease:
 
 
 def test_a_released_lease_has_two_absences_apart_in_time(ledger: Ledger, tmp_path: Path) -> None:
-    provider = LocalProvider(tmp_path / "boxes", Path(sys.executable), SystemClock())
+    provider = LocalProvider(Home(tmp_path), SystemClock(), python=Path(sys.executable))
     done = release(ledger, created(ledger, provider), provider, Clock(), apart_s=30)
     assert done.state is LeaseState.RELEASED
     assert done.proof == ["2026-11-20T00:00:00.000Z absent", "2026-11-20T00:00:30.000Z absent"]
@@ -59,7 +59,7 @@ def test_a_released_lease_has_two_absences_apart_in_time(ledger: Ledger, tmp_pat
 
 
 def test_releasing_again_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
-    provider = LocalProvider(tmp_path / "boxes", Path(sys.executable), SystemClock())
+    provider = LocalProvider(Home(tmp_path), SystemClock(), python=Path(sys.executable))
     once = release(ledger, created(ledger, provider), provider, Clock())
     assert release(ledger, once, provider, Clock()) == once
 
@@ -89,7 +89,7 @@ class Liar(LocalProvider):
 def test_an_answer_that_proves_nothing_leaves_the_release_pending(
     ledger: Ledger, tmp_path: Path, presence: Presence, complete: bool, still_listed: bool
 ) -> None:
-    provider = Liar(tmp_path / "boxes", Path(sys.executable), SystemClock())
+    provider = Liar(Home(tmp_path), SystemClock(), python=Path(sys.executable))
     lease = created(ledger, provider)
     provider.presence = presence
     machines = (Machine(lease.label, lease.label, ZERO),) if still_listed else ()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.clock import iso
 from launcher.home import Home
 from launcher.ledger import Caps, Lease, LeaseState, Ledger, RunState
 from launcher.money import Usd
@@ -134,7 +135,7 @@ def test_a_machine_that_was_released_but_never_charged_is_charged(ground: Ground
     lease = ground.rent("key")
     ground.provider.destroy(ground.provider.listing().machines[0])
     ground.ledger.move_lease(lease.lease, LeaseState.RELEASING)
-    ground.ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=["then absent", "later absent"])
+    ground.ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=[f"{iso(ground.clock.now())} absent"] * 2)
     if over:
         ground.ledger.move_run(lease.run, RunState.FAILED, reason="killed here", exit_code=5)
     else:

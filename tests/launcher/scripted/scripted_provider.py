@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock, iso
-from launcher.environment import recipe_python
-from launcher.errors import RecipeError
 from launcher.home import Home
+from launcher.hosts.base import Host
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.money import ZERO, Usd
-from launcher.providers.base import Charge, Intent, Listing, Machine, Presence
+from launcher.providers.base import Charge, Intent, Listing, Machine, Presence, SoldOutError
 from launcher.providers.local import LocalProvider
 from launcher.providers.traits import Traits
 
@@ -41,19 +41,19 @@ class ScriptedProvider:
 
     def __init__(self, home: Home, clock: Clock) -> None:
         self._clock = clock
-        self._inner = LocalProvider(home.root / "scripted", recipe_python, clock)
+        self._inner = LocalProvider(home, clock, boxes=home.root / "scripted")
         self._script = Path(os.environ["LAUNCHER_SCRIPT"])
         self._bill = self._script.with_name(self._script.name + ".bill.jsonl")
 
-    def offers(self) -> list[Any]:
-        return []
+    def unusable(self) -> str | None:
+        return None
 
     def create(self, intent: Intent) -> Machine:
         with self._books() as (script, bill):
             nth = sum(line["event"] in ("create", "sold out") for line in bill)
             if turn(script.get("refuse_create", [0]), nth):
                 self._write({"event": "sold out", "label": intent.label})
-                raise RecipeError(f"scripted: {intent.offer.offer_id} is sold out")
+                raise SoldOutError(f"scripted: {intent.offer.offer_id} is sold out")
             rate = Usd(str(round(float(intent.offer.usd_per_hour) * turn(script.get("rate_factor", [1.0]), nth), 6)))
             usd = Usd(str(round(float(intent.reserved_usd) * turn(script.get("fractions", [1.0]), nth) - 5e-7, 6)))
             self._write({"event": "create", "label": intent.label, "usd_per_hour": str(rate), "will_cost": str(usd)})
@@ -67,8 +67,14 @@ class ScriptedProvider:
     def listing(self) -> Listing:
         return self._inner.listing()
 
-    def connect(self, machine: Machine) -> Any:
-        return self._inner.connect(machine)
+    def connect(self, machine: Machine, keys: LeaseKeys) -> Any:
+        return self._inner.connect(machine, keys)
+
+    def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
+        return self.traits.released_by
+
+    def forget(self, label: str) -> None:
+        pass
 
     def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
         return Charge(self._of(machine.label, "will_cost"), "invoice")
