@@ -41,7 +41,7 @@ class SshHost:
         """
         if not _PLAIN.fullmatch(root) or ".." in root.split("/"):
             raise ValueError(f"not a plain absolute path: {root!r}")
-        self.root, self.python, self._box_python = root.rstrip("/"), python, box_python
+        self.root, self.python, self.box_python = root.rstrip("/"), python, box_python
         self._patience = patience or Patience()
         self._keys, self._clock = keys, clock
         self._link = Link(address, keys, clock, self._patience, box_python)
@@ -113,7 +113,7 @@ class SshHost:
     def start(self, step: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start a command detached, once: a step that already runs there is left to run."""
         self._ask("start", step=step, argv=list(argv), env=dict(env), passed=PASSED_THERE,
-                  python=self._box_python, token=secrets.token_hex(8))  # fmt: skip
+                  python=self.box_python, token=secrets.token_hex(8))  # fmt: skip
 
     def status(self, step: str) -> StepStatus:
         """How a step does, asked of its lock."""
