@@ -39,8 +39,8 @@ def test_a_private_address_is_a_simulation(url: str, monkeypatch: pytest.MonkeyP
     "url",
     ["https://console.vast.ai", "http://172.32.0.1", "http://8.8.8.8", "http://127.0.0.1@console.vast.ai",
      "http://127.0.0.1.example.com", "http://localhost.example.com", "127.0.0.1:80", "ftp://127.0.0.1", "http://",
-     "http://[::ffff:8.8.8.8]", "http://0.0.0.0", "http://169.254.1.1", "http://100.64.0.1", "http://[not", "2130706433",
-     "http://2130706433"],
+     "http://[::ffff:8.8.8.8]", "http://0.0.0.0", "http://169.254.1.1", "http://100.64.0.1", "http://[not",
+     "2130706433", "http://2130706433"],
 )  # fmt: skip
 def test_whatever_is_not_surely_private_is_live(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAST_URL", url)
