@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 from tests.cloud.cloud import SCENARIOS, Cloud
+from tests.cloud.image import ImageError, ensure
 from tests.cloud.life import Standing, down, environment, stand
 from tests.cloud.machine import MARK, MachineError, Network
 
@@ -47,15 +48,28 @@ def main(argv: list[str] | None = None) -> int:
                     help="another figure than the scenario's: vast.self_destroy=true, quick.boot_s=0.2")  # fmt: skip
     up.add_argument("--foreground", action="store_true", help="do not leave: for a supervisor")
     verbs.add_parser("down", help="end it and remove every trace")
+    image = verbs.add_parser("image", help="build the layer in which SkyPilot sets up a node without a network")
+    image.add_argument("--out", type=Path, help="where; by default, and then only once, below the checkout's .cache")
     asked = parser.parse_args(argv)
     if os.geteuid() != 0:
         complain("A simulated machine is made of namespaces, which needs root. Fix: run as root.")
         return 2
+    if asked.verb == "image":
+        return _image(asked.out)
     if asked.verb == "down":
         left = down(asked.state)
         say("\n".join(left) if left else "nothing is left")
         return 1 if left else 0
     return _up(asked)
+
+
+def _image(out: Path | None) -> int:
+    try:
+        say(str(ensure(out)))
+    except (ImageError, OSError) as error:
+        complain(str(error))
+        return 2
+    return 0
 
 
 def _up(asked: argparse.Namespace) -> int:
