@@ -176,7 +176,7 @@ def _teller(out: Output, shown: Callable[[int, int], None] | None) -> Callable[[
         line = progress.fold(event)
         if shown is not None and event.get("kind") == "progress":
             shown(progress.at_step, progress.total)
-        if line and event.get("kind") in ("warning", "note"):
+        if line and event.get("kind") in ("warning", "note", "trim"):
             out.say(line)
 
     return tell

@@ -4,6 +4,10 @@ OUT/events.jsonl   one JSON object a line: {"t": ISO 8601 UTC, "kind": ..., ...}
 OUT/result.json    {"status", "metrics", "artifacts": [relative paths, most worth first]}
 OUT/COMPLETE.json  written last: every artefact with its size and SHA-256. No COMPLETE, no success.
 
+What a running fine-tune may be told, by files put into OUT (recipes/finetune/stopping.py); both end in
+STOPPED_AT_LIMIT. STOP: finish the step, keep the model, end. TRIM.json {"max_steps": N}: shorten the schedule so
+that it comes to its end at step N; it never lengthens.
+
 Standard library only: the launcher reads these files with the same code.
 """
 
@@ -82,7 +86,8 @@ class EventLog:
     """Appends events, one line each, flushed so that a viewer sees them at once.
 
     Kinds: `phase` {name}; `progress` {step, total, loss, metrics{}, seconds_per_step, epoch};
-    `throughput` {audio_seconds_per_second, of the last steps alone}; `warning` {message}; `note` {message}.
+    `throughput` {audio_seconds_per_second, of the last steps alone}; `warning` {message}; `note` {message};
+    `trim` {step, total, total_before, message}, when a schedule was shortened.
     """
 
     def __init__(self, out: Path) -> None:

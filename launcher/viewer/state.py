@@ -40,7 +40,7 @@ class Progress:
             return self._phase(step, str(event.get("name", "")))
         if kind == "progress":
             return self._progress(event)
-        if kind in ("warning", "note"):
+        if kind in ("warning", "note", "trim"):
             words = f"{'warning: ' if kind == 'warning' else ''}{event.get('message', '')}"
             self.said.append(words)
             return f"  {words}"

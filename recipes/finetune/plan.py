@@ -25,6 +25,41 @@ class Plan:
     checkpoint_interval_steps: int
     epoch_rows: int
     precision: str
+    #: Of a shortened run: (step, place in the schedule as planned), straight lines between. Empty: as planned.
+    schedule: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def planned_steps(self) -> int:
+        """The steps before any shortening."""
+        return int(self.schedule[-1][1]) if self.schedule else self.total_steps
+
+    def place(self, step: int) -> float:
+        """Where in the planned schedule step `step` stands; the learning rate there is the planned one."""
+        at, there = 0.0, 0.0
+        for knot, place in self.schedule:
+            if step <= knot:
+                return place if knot == at else there + (step - at) * (place - there) / (knot - at)
+            at, there = knot, place
+        return there + (step - at)
+
+    def shortened(self, max_steps: int, done: int) -> Plan | None:
+        """The same ending at step `max_steps`, when `done` steps are behind; None when that is not shorter.
+
+        What is left of the schedule is passed through faster: the learning rate goes on from where it is and comes
+        to the planned end at the last step. A warm-up still running keeps its pace where half of the steps left hold
+        it. At or below `done` it ends now, with the rate where it is. How often it validates and saves stays: the
+        last step does both whatever the interval, and each costs of the time that is short.
+        """
+        ends = max(max_steps, done)
+        if ends >= self.total_steps:
+            return None
+        planned = self.planned_steps
+        knots = [knot for knot in self.schedule if knot[0] < done]
+        turns = [done]
+        if not self.schedule and done < self.warmup_steps <= done + (ends - done) / 2:
+            turns.append(self.warmup_steps)
+        knots += [(float(turn), float(self.place(turn))) for turn in turns]
+        return replace(self, total_steps=ends, schedule=(*knots, (float(ends), float(planned))))
 
     @property
     def rows_per_step(self) -> int:

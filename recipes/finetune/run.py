@@ -29,7 +29,7 @@ from recipes.finetune.plan import Plan, make_plan, plan_warnings
 from recipes.finetune.publish import optimizer_config, publish, write_config
 from recipes.finetune.rules import Stops, wer
 from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
-from recipes.finetune.stopping import StopRequest
+from recipes.finetune.stopping import StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, replayed_rows
 from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.training import Clock, Training
@@ -94,9 +94,12 @@ def finetune(spec: FinetuneSpec, out: Path, sets: data.Sets) -> tuple[RecipeExit
     if newest is not None:
         training.resume(newest)
         events.emit("note", message=f"resumed from the checkpoint of step {newest.step}")
+    training.remember_trim()
     write_config(run, training, facts)
     general_before = _general_wer(run, training)
     reason = training.run()
+    if training.plan.schedule:
+        write_config(run, training, facts)  # as many steps as were made
     return publish(run, training, facts, general_before, reason)
 
 
@@ -174,6 +177,7 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         checkpoints=Checkpoints(run.out / "checkpoints", spec.keep_checkpoints),
         stops=Stops(spec.early_stopping_patience),
         stop=run.stop,
+        trim=TrimRequest(run.out, run.warn),
         log=ScalarLog(run.out),
         dataset=loader.dataset,
         collate=loader.collate_fn,

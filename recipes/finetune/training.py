@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,12 +15,12 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from recipes.contract import EventLog, RecipeExit, RecipeFailure
+from recipes.contract import EventLog, RecipeExit, RecipeFailure, write_json
 from recipes.finetune.checkpoints import Checkpoint, Checkpoints
 from recipes.finetune.data import Row
 from recipes.finetune.plan import Plan
 from recipes.finetune.rules import Stops, Validation, collapsed_share, wer
-from recipes.finetune.stopping import StopRequest
+from recipes.finetune.stopping import TRIM_FILE, StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, StreamBatches
 from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.watching import NotFinite, Watch, on_cpu
@@ -61,6 +63,7 @@ class Training:
     checkpoints: Checkpoints
     stops: Stops
     stop: StopRequest
+    trim: TrimRequest
     log: ScalarLog
     dataset: Any = None
     collate: Callable[[Any], Any] | None = None
@@ -93,12 +96,24 @@ class Training:
         self.loss = state["loss"]
         self.clock.seconds = dict(state["seconds"])
 
+    def remember_trim(self) -> None:
+        """Take up a shortening that an earlier attempt noted: a resume from before it goes the very same way."""
+        try:
+            noted = json.loads(self._trimmed.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if noted["identity"] != self.identity or noted["total_steps"] >= self.plan.total_steps:
+            return
+        schedule = tuple((float(step), float(place)) for step, place in noted["schedule"])
+        self.plan = replace(self.plan, total_steps=max(noted["total_steps"], self.step), schedule=schedule)
+
     def run(self) -> str | None:
         """Train to the end; returns the reason of an early end, else None. `stopped by …` means someone asked.
 
         Raises RecipeFailure: OUT_OF_MEMORY at one row a pass, DIVERGED on a loss that is not finite or a collapse.
         """
-        if not self.stops.history:
+        self._take_trim()
+        if not self.stops.history or (self.step >= self.plan.total_steps and self.stops.history[-1].step < self.step):
             self.validate()
         self.ended = self.stops.stop_reason()  # a run killed between its early stop and its artefacts
         while self.step < self.plan.total_steps and self.ended is None:
@@ -106,7 +121,27 @@ class Training:
             if problem is None:
                 break
             self.plan = problem
+        plan = self.plan
+        if self.ended is None and plan.schedule:
+            return f"stopped by {TRIM_FILE}: {plan.planned_steps} steps shortened to {plan.total_steps}"
         return self.ended
+
+    @property
+    def _trimmed(self) -> Path:
+        return self.checkpoints.folder / "trimmed.json"
+
+    def _take_trim(self) -> None:
+        """Shorten the schedule when someone asks for it; noted at once, so that a kill does not forget it."""
+        asked = self.trim.max_steps()
+        shorter = self.plan.shortened(asked, self.step) if asked else None
+        if shorter is None:
+            return
+        before, self.plan = self.plan.total_steps, shorter
+        now = {"total_steps": shorter.total_steps, "schedule": shorter.schedule, "identity": self.identity}
+        write_json(self._trimmed, now)
+        ends = "it ends now" if shorter.total_steps == self.step else f"it ends at step {shorter.total_steps}"
+        words = f"the schedule of {before} steps is shortened at step {self.step}: {ends}"
+        self.events.emit("trim", step=self.step, total=shorter.total_steps, total_before=before, message=words)
 
     def _segment(self) -> Plan | None:
         """Fit until the end (None) or until memory or precision forces another plan (returned)."""
@@ -195,9 +230,13 @@ class Training:
         )
         self.model.set_trainer(trainer)
         config = OmegaConf.create(self.optim)
-        config.sched.max_steps = plan.total_steps
+        config.sched.max_steps = plan.planned_steps
         self.model.setup_optimization(config)
         return trainer, watch
+
+    def place(self, step: int) -> float:
+        """Where in the planned schedule a step stands, by the plan as it is when this is asked."""
+        return self.plan.place(step)
 
     def _loader(self) -> torch.utils.data.DataLoader[Any]:
         plan = self.plan
@@ -281,6 +320,7 @@ class Training:
         self.step, self.loss = watch.step, loss
         self._interval_losses.append(loss)
         self.log.scalars(self.step, train_loss=loss, learning_rate=watch.learning_rate())
+        self._take_trim()
         plan, last = self.plan, self.step >= self.plan.total_steps
         asked = self.stop.reason
         if watch.report_due(last):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -50,6 +51,8 @@ class Watch(pl.Callback):  # type: ignore[misc]
             if carried.get("scaler") and hasattr(trainer.precision_plugin, "scaler"):
                 trainer.precision_plugin.load_state_dict(carried["scaler"])
             self.training.carried = None
+        for config in trainer.lr_scheduler_configs:  # these, because fit() has made them anew
+            follow(config.scheduler, self.training.place)
         self._started = time.monotonic()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -115,6 +118,24 @@ class Watch(pl.Callback):  # type: ignore[misc]
             "scheduler": plain(self._trainer.lr_scheduler_configs[0].scheduler.state_dict()),
             "scaler": plugin.state_dict() if getattr(plugin, "scaler", None) is not None else None,
         }
+
+
+def follow(scheduler: Any, place: Callable[[int], float]) -> None:
+    """Let a learning-rate scheduler read its step through `place`, which may change while it runs.
+
+    NeMo's schedules are functions of `last_epoch` (nemo.core.optim.lr_scheduler, 3.0.0), whole or not.
+    """
+    as_planned = scheduler.get_lr
+
+    def get_lr() -> Any:
+        step = scheduler.last_epoch
+        scheduler.last_epoch = place(step)
+        try:
+            return as_planned()
+        finally:
+            scheduler.last_epoch = step
+
+    scheduler.get_lr = get_lr
 
 
 def on_cpu(value: Any) -> Any:

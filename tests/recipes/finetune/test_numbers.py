@@ -21,6 +21,7 @@ from recipes.finetune.data import load, load_sets, publish, stats
 from recipes.finetune.plan import make_plan, plan_warnings
 from recipes.finetune.rules import Stops, Validation, collapsed_share, wer
 from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
+from recipes.finetune.stopping import TRIM_FILE, TrimRequest
 from recipes.finetune.stream import Stream, StreamBatches, replayed_rows
 
 REQUIRED = {"train_manifest": "train.jsonl", "validation_manifest": "validation.jsonl"}
@@ -319,3 +320,50 @@ def test_relative_paths_are_taken_from_the_folder_of_the_spec(tmp_path: Path) ->
     made = spec(base="models/a.nemo").resolved(tmp_path)
     assert made.train_manifest == str(tmp_path / "train.jsonl") and made.base == str(tmp_path / "models" / "a.nemo")
     assert spec(base="nvidia/parakeet-tdt-1.1b").resolved(tmp_path).base == "nvidia/parakeet-tdt-1.1b"
+
+
+# --- a schedule that is shortened -------------------------------------------------------------------------
+
+
+@given(
+    st.integers(1, 5000), st.integers(0, 60), st.lists(st.tuples(st.integers(1, 5200), st.floats(0, 1)), max_size=4)
+)
+def test_a_shortened_schedule_goes_on_from_where_it_is_and_comes_to_the_planned_end(
+    steps: int, warmup: int, trims: list[tuple[int, float]]
+) -> None:
+    plan = plan_of(spec(max_steps=steps, warmup_steps=warmup))
+    done = 0
+    for asked, share in trims:
+        done = round(done + share * (plan.total_steps - done))
+        before, shorter = plan, plan.shortened(asked, done)
+        if shorter is None:
+            assert max(asked, done) >= before.total_steps  # never lengthened
+            continue
+        plan = type(before)(**json.loads(json.dumps(shorter.as_json())))
+        assert plan.total_steps == max(asked, done) < before.total_steps and plan.planned_steps == steps
+        for step in range(max(0, done - 50), done + 1):  # what is behind stays
+            assert plan.place(step) == pytest.approx(before.place(step), abs=1e-6)
+        places = [plan.place(step) for step in range(plan.total_steps + 1)]
+        assert places == sorted(places)
+        if plan.total_steps > done:
+            assert places[-1] == steps
+
+
+def test_a_running_warm_up_keeps_its_pace_where_there_is_room_for_it() -> None:
+    plan = plan_of(spec(max_steps=1000, warmup_steps=20))
+    roomy, tight = plan.shortened(100, 5), plan.shortened(30, 5)
+    assert roomy is not None and tight is not None
+    assert [roomy.place(step) for step in (5, 12, 20)] == [5, 12, 20] and roomy.place(100) == 1000
+    assert tight.place(6) == 5 + 995 / 25
+
+
+def test_a_trim_file_that_says_nothing_is_told_of_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    request = TrimRequest(tmp_path, said.append)
+    assert request.max_steps() is None and said == []
+    for number, text in enumerate(('{"max_steps": 0}', '{"max_steps": true}', "[]", "{", '{"steps": 3000}')):
+        (tmp_path / TRIM_FILE).write_text(text + " " * number)
+        assert request.max_steps() is None and request.max_steps() is None
+        assert len(said) == number + 1 and TRIM_FILE in said[-1]
+    (tmp_path / TRIM_FILE).write_text('{"max_steps": 12}')
+    assert request.max_steps() == 12 and request.max_steps() is None
