@@ -105,7 +105,7 @@ def _deadline(ledger: Ledger, run: Run) -> datetime:
 class _Reaper:
     def __init__(self, home: Home, ledger: Ledger, clock: Clock, most: int) -> None:
         self._home, self._ledger, self._clock, self._left = home, ledger, clock, most
-        self._providers: dict[str, Provider | None] = {}
+        self._providers: dict[tuple[str, str], Provider | None] = {}
         self._told = Reaped()
 
     def reap(self) -> Reaped:
@@ -154,7 +154,7 @@ class _Reaper:
         self._ledger.settle(run.run)
 
     def _end_lease(self, lease: Lease) -> None:
-        provider = self._provider(lease.provider)
+        provider = self._provider(lease.provider, lease.via)
         was = lease.state
         if provider is None:
             self._told.pending.append({**_facts(lease), "why": f"{lease.provider} cannot be asked from here"})
@@ -181,6 +181,11 @@ class _Reaper:
         provider = self._provider(name)
         if provider is None:
             return
+        why = provider.unusable()
+        if why is not None:
+            if any(lease.provider == name and lease.state is not LeaseState.RELEASED for lease in known.values()):
+                self._told.unknown.append({"provider": name, "why": why})
+            return  # without its key nothing of ours can be there, or it can only be seen from where the key is
         try:
             listed = provider.listing()
         except (LauncherError, OSError) as error:
@@ -202,7 +207,7 @@ class _Reaper:
 
     def _end_stray(self, machine: Machine, provider: Provider, facts: Fact) -> None:
         try:
-            proof, _, _ = end(machine, machine.label, provider, self._clock)
+            proof, _ = end(machine, machine.label, provider, self._clock)
             why = f"{provider.name} did not confirm that it is gone"
         except (LauncherError, OSError) as error:
             proof, why = [], str(error)
@@ -219,14 +224,14 @@ class _Reaper:
         self._left -= 1
         return True
 
-    def _provider(self, name: str) -> Provider | None:
-        if name not in self._providers:
+    def _provider(self, name: str, via: str = "direct") -> Provider | None:
+        if (name, via) not in self._providers:
             try:
-                self._providers[name] = provider_named(name, self._home, self._clock)
+                self._providers[name, via] = provider_named(name, self._home, self._clock, via)
             except LauncherError as error:
-                self._providers[name] = None
+                self._providers[name, via] = None
                 self._told.unknown.append({"provider": name, "why": str(error)})
-        return self._providers[name]
+        return self._providers[name, via]
 
 
 def _facts(lease: Lease) -> Fact:

@@ -6,11 +6,12 @@ import base64
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock
-from launcher.hosts.base import HostError, StepStatus
+from launcher.hosts.base import HostError, HostKeyChangedError, HostUnreachableError, StepStatus
 from launcher.hosts.lease_keys import Address, LeaseKeys
 from launcher.hosts.link import Link, Lost, Patience, key_of
 from launcher.hosts.local import PASSED
@@ -44,8 +45,22 @@ class SshHost:
         self.root, self.python, self.box_python = root.rstrip("/"), python, box_python
         self._patience = patience or Patience()
         self._keys, self._clock = keys, clock
+        self.address = address
         self._link = Link(address, keys, clock, self._patience, box_python)
         keys.write_config(address, self._patience.connect_s, self._patience.stall_s)
+
+    def answers(self, within_s: float) -> bool:
+        """Whether the machine answers a request by then; raises HostKeyChangedError, or HostError when it says no."""
+        link = Link(self.address, self._keys, self._clock, replace(self._patience, total_s=within_s), self.box_python)
+        try:
+            link.ask("running", root=self.root)
+        except HostKeyChangedError:
+            raise
+        except HostUnreachableError:
+            return False
+        finally:
+            link.close()
+        return True
 
     def path(self, remote: str) -> str:
         """The absolute path there of a path relative to the lease's folder."""

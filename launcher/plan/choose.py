@@ -111,6 +111,7 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
             trust=tuple(sorted({each.offer.trust for each in inside})),
             sensitivity=job.data.sensitivity,
             budget=purse.caps.budget,
+            instead_usd_per_hour=max(judge.ceiling(each).max_usd_per_hour for each in inside),
         ),
         worst_case_usd=worst_usd,
         worst_case=worst_words,

@@ -93,6 +93,16 @@ class Allowed(_Value):
     trust: tuple[Trust, ...]
     sensitivity: Sensitivity
     budget: str = ""  # under whose caps
+    instead_usd_per_hour: Usd = ZERO  # of another machine, where this one is not to be had
+
+    def covers_instead(self, offer: Offer) -> bool:
+        """Whether this offer may be rented where the chosen one is not to be had, inside the same amount."""
+        return (
+            offer.provider in self.providers
+            and offer.trust in self.trust
+            and offer.usd_per_hour <= max(self.instead_usd_per_hour, self.max_usd_per_hour)
+            and (not self.regions or offer.region in self.regions)
+        )
 
     def covers(self, offer: Offer) -> bool:
         """Whether this offer is inside what was approved."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from launcher.clock import Clock, iso, parse_iso
 from launcher.ledger import Lease, LeaseState, Ledger
-from launcher.money import Usd
+from launcher.money import ZERO, Usd
 from launcher.providers.base import Machine, Presence, Provider, ProviderError
 
 _ABSENT = " absent"
@@ -16,11 +17,12 @@ _LONGEST_PAUSE_S = 5.0  # between two looks at a machine that is not gone yet
 _ASK_AGAIN_S = 15.0  # before an accepted delete that did nothing is asked for anew
 
 
-def release(ledger: Ledger, lease: Lease, provider: Provider, clock: Clock, apart_s: float | None = None) -> Lease:
+def release(ledger: Ledger, lease: Lease, provider: Provider, clock: Clock, apart_s: float | None = None, *,
+            never_created: bool = False) -> Lease:  # fmt: skip
     """End a lease's machine and prove it; the lease ends released, or release_pending when it cannot be proven.
 
     Waits as long as this provider's deletes take (`traits.delete_s`). Safe to repeat at any time: a lease already
-    released is returned as it is.
+    released is returned as it is. `never_created`: by the provider's word, so a lag hides nothing.
     """
     if lease.state == LeaseState.RELEASED:
         return lease
@@ -30,9 +32,13 @@ def release(ledger: Ledger, lease: Lease, provider: Provider, clock: Clock, apar
     # while a listing may not show it.
     machine = machine_of(lease) if lease.machine else None
     settled = parse_iso(lease.created_at) + timedelta(seconds=provider.traits.listing_lag_s)
-    proof, presence, found = end(machine, lease.label, provider, clock, apart_s, not_before=settled)
-    if found is not None and machine is None:
-        lease = ledger.tell_lease(lease.lease, as_held(found))
+
+    def found(machine: Machine) -> None:  # before it is ended: it will have to be paid for
+        ledger.tell_lease(lease.lease, as_held(machine))
+
+    proof, presence = end(
+        machine, lease.label, provider, clock, apart_s, not_before=None if never_created else settled, found=found
+    )
     if not proof:
         return ledger.move_lease(lease.lease, LeaseState.RELEASE_PENDING, presence=presence.value)
     lease = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=proof)
@@ -42,10 +48,12 @@ def release(ledger: Ledger, lease: Lease, provider: Provider, clock: Clock, apar
 
 
 def end(machine: Machine | None, label: str, provider: Provider, clock: Clock, apart_s: float | None = None, *,
-        not_before: datetime | None = None) -> tuple[list[str], Presence, Machine | None]:  # fmt: skip
-    """End a machine, in the ledger or not: (two timestamped absences or none, the last word, the machine found).
+        not_before: datetime | None = None,
+        found: Callable[[Machine], None] | None = None) -> tuple[list[str], Presence]:  # fmt: skip
+    """End a machine, in the ledger or not: (two timestamped absences, or none when it is not proven, last word).
 
-    An absence before `not_before` proves nothing where no machine is known: it may not be listed yet.
+    Where no machine is known, an absence before `not_before` proves nothing: it may not be listed yet. One that is
+    found then is told to `found` first.
     """
     apart_s = provider.traits.apart_s if apart_s is None else apart_s
     proof: list[str] = []
@@ -59,17 +67,19 @@ def end(machine: Machine | None, label: str, provider: Provider, clock: Clock, a
         presence, seen = provider.find(label)
         if machine is None and seen is not None:
             machine = seen  # the create had worked
+            if found is not None:
+                found(machine)
             continue
         early = machine is None and not_before is not None and clock.now() < not_before
         if presence is Presence.ABSENT and not early and _is_listed_without(provider, label):
             proof.append(iso(clock.now()) + _ABSENT)
             if len(proof) == 2:
-                return proof, presence, machine
+                return proof, presence
             clock.sleep(apart_s)
             continue
         proof = []
         if clock.monotonic() - began >= provider.traits.delete_s and not early:
-            return [], presence, machine
+            return [], presence
         clock.sleep(pause_s)
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
@@ -99,6 +109,9 @@ def charge(ledger: Ledger, lease: Lease, provider: Provider) -> Usd:
 
     From its creation (as the provider says it, else as we asked for it) to the first proof that it was gone.
     """
+    if lease.machine is None:
+        ledger.charge(lease, ZERO, "never created")
+        return ZERO
     since = str((lease.machine or {}).get("facts", {}).get("billed_from") or lease.created_at)
     until = lease.proof[0].removesuffix(_ABSENT) if lease.proof else lease.updated_at
     found = provider.charged(machine_of(lease), parse_iso(since), parse_iso(until))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from launcher.errors import LauncherError
 from launcher.home import Home
 from launcher.ledger import Ledger
 from launcher.plan import plan_of
-from launcher.providers.registry import provider_named
 from launcher.runner.control import announce, runner_lock, stop_asked
+from launcher.runner.interrupts import Interrupts
 from launcher.runner.machine import Runner
 from launcher.runner.windup import can_read, wind_up
 
@@ -30,11 +29,9 @@ def main(home_root: str, run_id: str) -> int:
             if (run.over or stop_asked(home.run_dir(run_id))) and not can_read(run):
                 return int(wind_up(home, ledger, run, clock))
             plan_of(run_id, run.plan)
-            choice = run.plan["candidates"][run.plan["chosen"]]["offer"]
-            runner = Runner(home, ledger, provider_named(choice["provider"], home, clock), run, clock)
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(signum, runner.interrupt)
-            return int(runner.execute())
+            interrupts = Interrupts(home.run_dir(run_id))
+            interrupts.listen()
+            return int(Runner(home, ledger, run, clock, interrupts).execute())
         except LauncherError as error:
             sys.stderr.write(f"{error}\n")  # into runner.log: who watches shows it
             return int(error.exit_code)

@@ -21,10 +21,24 @@ class Mirror:
         self._offsets: dict[str, int] = {}
         self._at_step: dict[str, int] = {}
         self._failures: dict[str, dict[str, Any]] = {}
+        self._lease = ""
         for _, event in read_events(run_dir / FILE):
-            if "src" in event:
+            if event.get("kind") == "aboard":
+                self._on(str(event.get("lease")))
+            elif "src" in event:
                 self._offsets[str(event["step"])] = int(event["src"])
                 self._remember(str(event["step"]), event)
+
+    def aboard(self, lease: str) -> None:
+        """From now on steps are those of this lease's machine, whose event files begin anew."""
+        if lease != self._lease:
+            self.say("aboard", lease=lease)
+            self._on(lease)
+
+    def _on(self, lease: str) -> None:
+        if lease != self._lease:
+            self._lease = lease
+            self._offsets.clear()
 
     def say(self, kind: str, **fields: Any) -> None:
         """The runner's own event."""

@@ -27,7 +27,7 @@ def wind_up(home: Home, ledger: Ledger, run: Run, clock: Clock) -> ExitCode:
         ledger.move_run(run.run, RunState.CANCELLED, reason=reason, exit_code=int(ExitCode.INTERRUPTED))
     released = True
     for lease in ledger.leases(run.run):
-        provider = provider_named(lease.provider, home, clock)
+        provider = provider_named(lease.provider, home, clock, lease.via)
         ended = release(ledger, lease, provider, clock)
         if ended.state is LeaseState.RELEASED:
             charge(ledger, ended, provider)

@@ -1,0 +1,98 @@
+"""What a machine gets before its first step: the recipes, their environment, the data, a base of the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from launcher import bundle
+from launcher.bundle import Bundle
+from launcher.clock import Clock, parse_iso
+from launcher.hosts.base import Host, HostError
+from launcher.hosts.local import LocalHost
+from launcher.ledger import Lease
+from launcher.plan import Plan
+from launcher.runner.boarding import Aboard
+from launcher.runner.mirror import Mirror
+
+SETUP = "setup"
+_LOOK_S = 1.0
+_LAST_WORDS = 1 << 16  # bytes of a log that are looked at for why it ended
+
+
+def bundle_of(plan: Plan, run_dir: Path) -> Bundle:
+    """Everything that will be sent, made here before anything is rented."""
+    names = ("train", "validation", "general_train", "general_validation")
+    manifests = {name: Path(plan.data[name]) for name in names if plan.data.get(name)}
+    return bundle.stage(run_dir / "bundle", manifests, base_of(plan), link=True)
+
+
+def base_of(plan: Plan) -> Path | None:
+    """The base model, where it is a file of the user's."""
+    base = str(plan.spec.get("base", plan.spec.get("model", "")))
+    return Path(base) if base.endswith(".nemo") else None
+
+
+def send(aboard: Aboard, there: Bundle, plan: Plan, mirror: Mirror, clock: Clock) -> None:
+    """Send what is missing; a rented machine makes the environment meanwhile. Raises HostError when it cannot.
+
+    Safe to repeat: what is there already is not sent again.
+    """
+    host = aboard.host
+    rented = is_rented(host)
+    mirror.say("phase", name="staging")
+    if rented:
+        from launcher.remote import prepare_of
+
+        _finish(host, "prepare", prepare_of(), {}, aboard.lease, clock)
+    host.put(there.root / "code", "code")
+    if rented:
+        from launcher.remote import setup_of
+
+        host.start(SETUP, ["bash", "-c", setup_of(plan.recipe)], environment(host))
+    host.put(there.root / "data", "data")
+    if base_of(plan) is not None:
+        host.put(there.root / "base.nemo", "base.nemo")
+    if rented:
+        mirror.say("phase", name=SETUP)
+        _finish(host, SETUP, setup_of(plan.recipe), environment(host), aboard.lease, clock)
+
+
+def command(aboard: Aboard, recipe: str, spec: str, out: str) -> tuple[list[str], dict[str, str]]:
+    """How a step is started on this machine: its command and the settings it gets."""
+    host = aboard.host
+    if not is_rented(host):
+        argv = [host.python, "-m", f"recipes.{recipe}", host.path(spec), host.path(out)]
+        return argv, {"PYTHONPATH": host.path("code"), "PYTHONUNBUFFERED": "1"}
+    from launcher.remote import run_of
+
+    env = {"RECIPE": recipe, "SPEC": host.path(spec), "OUT": host.path(out), "PYTHONUNBUFFERED": "1"}
+    return ["bash", "-c", run_of(recipe)], {**environment(host), **env}
+
+
+def environment(host: Host) -> dict[str, str]:
+    """What `setup` and `run` of sky/*.yaml are told."""
+    return {"CODE": host.path("code")}
+
+
+def is_rented(host: Host) -> bool:
+    """Whether it is somebody else's machine, which has none of our environments."""
+    return not isinstance(host, LocalHost)
+
+
+def _finish(host: Host, step: str, script: str, env: dict[str, str], lease: Lease, clock: Clock) -> None:
+    """Run a script to its end, once; raises HostError with its last words when it fails or takes too long."""
+    ends = parse_iso(lease.deadline)
+    while True:
+        status = host.status(step)
+        if status.state in ("absent", "lost"):
+            host.start(step, ["bash", "-c", script], env)
+        elif status.state == "exited":
+            break
+        elif clock.now() >= ends:
+            raise HostError(f"{step} was not done by the deadline")
+        clock.sleep(_LOOK_S)
+    if status.code != 0:
+        said: list[Any] = host.read(f"steps/{step}/log", 0, _LAST_WORDS).decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(said) if line.strip()), f"exit code {status.code}")
+        raise HostError(f"{step} failed on the machine: {last[:300]}", fix="Its image may not be one for this.")
