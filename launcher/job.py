@@ -58,6 +58,9 @@ class JobResources(_Part):
     )
     gpus: Literal["any"] | tuple[GpuName, ...] = Field("any", description="any, or GPU names")
     nodes: Annotated[int, Field(ge=1, le=64, description="machines")] = 1
+    via: Literal["auto", "direct", "skypilot"] = Field(
+        "auto", description="engine, where both can rent: auto takes SkyPilot for RunPod, ourselves for Vast and Brev"
+    )
 
 
 class JobFile(_Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from launcher.home import Home
 from launcher.job import Job, load_job
 from launcher.money import ZERO, Usd
 from launcher.offers import Market, ask_market
+from launcher.offers.offer import Offer
 from launcher.plan import Plan, Wishes, make_plan, plan_of
 from launcher.plan.choose import Purse
 from launcher.prepare import Prepared, prepare
@@ -30,6 +32,7 @@ if TYPE_CHECKING:  # SQLAlchemy costs a fifth of a second: a plan before the fir
     from launcher.cli.output import Output
     from launcher.ledger import Caps, Ledger, Run, Throughput
 
+ALLOW_LIVE = "LAUNCHER_ALLOW_LIVE"  # "1": rent real machines
 CAPS = ("per_run_usd", "per_day_usd", "per_month_usd")
 
 
@@ -153,7 +156,7 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
         plan = planned.plan
         if plan.is_free:
             return planned, free(plan)
-        refuse_unrentable(plan)
+        refuse_unrentable(plan, home, clock)
         approval = approve(plan, planned.budget, consent, out, shared_ledger=home.ledger_is_shared)
         wishes = replace(
             planned.wishes, keep=(plan.choice.offer.provider, plan.choice.offer.offer_id), within=approval.allowed,
@@ -166,7 +169,7 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
                 file=planned.job.path, fix="Plan it again.",
             )  # fmt: skip
         moved = describe_move(plan, now.plan)
-        refuse_unrentable(now.plan)
+        refuse_unrentable(now.plan, home, clock)
         if approval.covers(now.plan):
             if moved:
                 out.say(f"{moved}: inside what was approved (${approval.ceiling_usd}).")
@@ -180,9 +183,9 @@ def secure(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
         show(planned)
 
 
-def refuse_unrentable(plan: Plan) -> None:
+def refuse_unrentable(plan: Plan, home: Home, clock: Clock) -> None:
     """Raise RefusedError before anybody is asked for a YES that could not be kept, or at a price that is no quote."""
-    from launcher.providers.registry import can_rent
+    from launcher.providers.registry import can_rent, provider_named
 
     offer = plan.choice.offer
     if plan.is_free:
@@ -193,10 +196,28 @@ def refuse_unrentable(plan: Plan) -> None:
             "rented at an old price. Nothing was created and nothing was reserved.",
             fix="Ask again (launcher offers --fresh), or write the file anew.",
         )  # fmt: skip
-    if not can_rent(offer.provider):
+    if not can_rent(offer.provider, offer.via):
+        through = " through SkyPilot" if offer.via == "skypilot" else ""
         raise RefusedError(
-            f"this launcher cannot rent at {offer.provider} yet; the plan is right, but nothing can be created.",
-            key="provider", value=offer.provider, fix="Choose another: --provider local.",
+            f"this launcher cannot rent at {offer.provider}{through} yet; the plan is right, but nothing can be "
+            "created.", key="provider", value=offer.provider, fix="Choose another: --provider local.",
+        )  # fmt: skip
+    why = provider_named(offer.provider, home, clock, offer.via).unusable()
+    if why is not None:
+        raise RefusedError(f"nothing can be rented at {offer.provider} from here: {why} {NOTHING}")
+    refuse_live(offer)
+
+
+def refuse_live(offer: Offer) -> None:
+    """Raise RefusedError where a real machine would be rented, unless the environment says that this is meant."""
+    from launcher.providers.live import ENDPOINTS, is_live, where
+
+    ours = offer.provider in ENDPOINTS or offer.via == "skypilot"  # what a plugin rents, its author answers for
+    if ours and is_live(offer.provider, offer.via) and os.environ.get(ALLOW_LIVE) != "1":
+        raise RefusedError(
+            f"renting at {where(offer.provider)} is not open yet: the layers that release a machine when this "
+            f"computer dies are not all proven. {NOTHING}", key="provider", value=offer.provider,
+            fix=f"Practise with: make rehearse. To rent all the same, and watch it: export {ALLOW_LIVE}=1",
         )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def look_ahead(batch: Batch, home: Home, clock: Clock, wishes: Wishes) -> Outloo
                 )  # fmt: skip
                 markets[item.job.resources.providers] = planned.market
                 if not planned.plan.is_free:
-                    refuse_unrentable(planned.plan)
+                    refuse_unrentable(planned.plan, home, clock)
             except RefusedError as error:
                 planned, why = None, error.problem
         prospects.append(Prospect(item, planned, why))

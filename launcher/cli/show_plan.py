@@ -156,10 +156,46 @@ def _why_others_lost(plan: Plan) -> list[str]:
     return [*found, *([f"{more:,} more: launcher plan --json"] if more else [])]
 
 
+def _simulation(choice: Candidate) -> list[str]:
+    """Said first where nothing real would be rented."""
+    from launcher.providers.live import ENDPOINTS, is_live, where
+
+    provider = choice.offer.provider
+    if provider not in ENDPOINTS or is_live(provider, choice.offer.via):
+        return []
+    return [f"{provider} is at {where(provider)}: nothing real is rented, and nothing costs anything"]
+
+
+def _engine(choice: Candidate) -> list[str]:
+    """Through whom a machine is rented where there is a choice, and what the other way would save."""
+    from launcher.providers.registry import can_rent
+    from recipes.constants import figure
+
+    offer = choice.offer
+    if offer.via != "skypilot":
+        return []
+    if not can_rent(offer.provider):
+        return ["SkyPilot"]
+    seconds = figure("phases.provision_skypilot_s")
+    saved = Usd(offer.usd_per_hour * round(seconds) / 3600)
+    less = f"about {seconds:.0f} s, {cents(saved)}"
+    return [f"SkyPilot; rented directly (resources: {{via: direct}}) it would save {less}"]
+
+
+def _otherwise(plan: Plan) -> list[str]:
+    """Which machine is next where the chosen one is not to be had, inside the same amount."""
+    for each in plan.candidates:
+        if each is not plan.choice and not each.is_local and each.fits and plan.allowed.covers_instead(each.offer):
+            rate = each.ceiling.max_usd_per_hour
+            return [f"{_where(each)}, {gpu_words(each)} at up to ${rate}/h, for no more in all"]
+    return []
+
+
 def _terms(plan: Plan) -> list[tuple[str, str]]:
     """What is done there, and what it may cost: label and words."""
     choice, guess = plan.choice, plan.choice.estimate
-    terms = [("Settings", _settings(plan.spec))]
+    terms = [("Simulation", words) for words in _simulation(choice)]
+    terms += [("Settings", _settings(plan.spec))]
     terms += [("", words) for words in guess.choices]
     memory = f"needs {guess.needs_gb:.1f} GB of {choice.offer.vram_gb:.1f} GB; " if choice.offer.count else ""
     terms.append(("Estimate", f"{memory}{guess.parameters / 1e6:,.1f} M parameters; time: {guess.source}"))
@@ -178,6 +214,8 @@ def _terms(plan: Plan) -> list[tuple[str, str]]:
     release = span_words(ceiling.teardown_s, ceiling.teardown_s)
     words = f"{ceiling.deadline_h:.1f} h after it is rented: {', '.join(spans)}; then {release} to release"
     terms.append(("Deadline", words))
+    terms += [("Engine", words) for words in _engine(choice)]
+    terms += [("Otherwise", words) for words in _otherwise(plan)]
     left = [f"${left} of ${plan.caps[cap]} left {when}" for cap, when in (
         ("per_day_usd", "today"), ("per_month_usd", "this month")
     ) if (left := plan.remaining_usd.get(cap)) is not None]  # fmt: skip

@@ -17,6 +17,7 @@ from launcher.money import ZERO, Usd
 from launcher.offers import Market
 from launcher.offers.offer import Offer
 from launcher.plan.ceiling import IDLE_NIGHT_H, ceiling_of, idle_usd, worst_case
+from launcher.plan.engines import with_engine
 from launcher.plan.model import Allowed, Candidate, Ceiling, LeftOut, Plan, settings
 from launcher.plan.ranking import Judged, Ranking
 from launcher.plan.rules import Rules
@@ -65,7 +66,7 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
     judge = _Judge(rules, purse, wishes)
     refused: dict[str, list[Offer]] = defaultdict(list)
     allowed: list[Offer] = []
-    for offer in market.offers:
+    for offer in with_engine(market.offers, job.resources.via):
         why = rules.refusal(offer)
         if why is None:
             allowed.append(offer)

@@ -83,6 +83,8 @@ def traits_of_provider(name: str, via: str) -> Traits | None:
         )  # fmt: skip
     if held is not None and name == "vast" and via == "skypilot":
         return replace(held, account_keys_on_host=True)  # it writes the account's Vast key into the start script
+    if held is not None and name == "runpod" and via == "skypilot":
+        return replace(held, released_by=("SkyPilot's autostop", *held.released_by))
     return held or plugins().get(name)
 
 

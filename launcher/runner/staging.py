@@ -42,20 +42,21 @@ def send(aboard: Aboard, there: Bundle, plan: Plan, mirror: Mirror, clock: Clock
     rented = is_rented(host)
     mirror.say("phase", name="staging")
     if rented:
-        from launcher.remote import prepare_of
+        from launcher.remote import PREPARE
 
-        _finish(host, "prepare", prepare_of(), {}, aboard.lease, clock)
+        _finish(host, "prepare", ["sh", "-c", PREPARE], {}, aboard.lease, clock)
     host.put(there.root / "code", "code")
     if rented:
         from launcher.remote import setup_of
 
-        host.start(SETUP, ["bash", "-c", setup_of(plan.recipe)], environment(host))
+        setup = ["bash", "-c", setup_of(plan.recipe)]
+        host.start(SETUP, setup, {"CODE": host.path("code")})
     host.put(there.root / "data", "data")
     if base_of(plan) is not None:
         host.put(there.root / "base.nemo", "base.nemo")
     if rented:
         mirror.say("phase", name=SETUP)
-        _finish(host, SETUP, setup_of(plan.recipe), environment(host), aboard.lease, clock)
+        _finish(host, SETUP, setup, {"CODE": host.path("code")}, aboard.lease, clock)
 
 
 def command(aboard: Aboard, recipe: str, spec: str, out: str) -> tuple[list[str], dict[str, str]]:
@@ -64,15 +65,9 @@ def command(aboard: Aboard, recipe: str, spec: str, out: str) -> tuple[list[str]
     if not is_rented(host):
         argv = [host.python, "-m", f"recipes.{recipe}", host.path(spec), host.path(out)]
         return argv, {"PYTHONPATH": host.path("code"), "PYTHONUNBUFFERED": "1"}
-    from launcher.remote import run_of
+    from launcher.remote import env_of, run_of
 
-    env = {"RECIPE": recipe, "SPEC": host.path(spec), "OUT": host.path(out), "PYTHONUNBUFFERED": "1"}
-    return ["bash", "-c", run_of(recipe)], {**environment(host), **env}
-
-
-def environment(host: Host) -> dict[str, str]:
-    """What `setup` and `run` of sky/*.yaml are told."""
-    return {"CODE": host.path("code")}
+    return ["bash", "-c", run_of(recipe)], dict(env_of(recipe, host.path("code"), host.path(spec), host.path(out)))
 
 
 def is_rented(host: Host) -> bool:
@@ -80,13 +75,13 @@ def is_rented(host: Host) -> bool:
     return not isinstance(host, LocalHost)
 
 
-def _finish(host: Host, step: str, script: str, env: dict[str, str], lease: Lease, clock: Clock) -> None:
+def _finish(host: Host, step: str, argv: list[str], env: dict[str, str], lease: Lease, clock: Clock) -> None:
     """Run a script to its end, once; raises HostError with its last words when it fails or takes too long."""
     ends = parse_iso(lease.deadline)
     while True:
         status = host.status(step)
         if status.state in ("absent", "lost"):
-            host.start(step, ["bash", "-c", script], env)
+            host.start(step, argv, env)
         elif status.state == "exited":
             break
         elif clock.now() >= ends:
