@@ -31,7 +31,10 @@ def main(home_root: str, run_id: str) -> int:
             plan_of(run_id, run.plan)
             interrupts = Interrupts(home.run_dir(run_id))
             interrupts.listen()
-            return int(Runner(home, ledger, run, clock, interrupts).execute())
+            try:
+                return int(Runner(home, ledger, run, clock, interrupts).execute())
+            finally:
+                interrupts.close()
         except LauncherError as error:
             sys.stderr.write(f"{error}\n")  # into runner.log: who watches shows it
             return int(error.exit_code)

@@ -43,6 +43,11 @@ class Interrupts:
         signal.signal(signal.SIGUSR1, self._look)
         threading.Thread(target=self._watch, daemon=True).start()
 
+    def close(self) -> None:
+        """Look no longer; a signal that was on its way is not one to die of."""
+        self._over.set()
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
     def refuse_now(self) -> None:
         """Raise the Ending where somebody asked for release now."""
         if self._signalled:

@@ -88,8 +88,7 @@ class Runner:
 
     def _work_aboard(self, aboard: Aboard) -> None:
         self._mirror.aboard(aboard.lease.lease)
-        with self._interrupts.cutting_short(collecting_too=True):
-            aboard = self._staged(aboard)
+        aboard = self._staged(aboard)
         performing = Performing(
             aboard, self._ledger, self._run_id, self._dir, self._mirror, self._interrupts, self._clock,
             why_stop=lambda: self._why_stop(aboard),
@@ -124,7 +123,8 @@ class Runner:
         lease = aboard.lease
         if lease.state is LeaseState.ARMED:
             there = bundle_of(self._plan, self._dir)
-            send(aboard, there, self._plan, self._mirror, self._clock)
+            with self._interrupts.cutting_short(collecting_too=True):  # there is nothing to collect yet
+                send(aboard, there, self._plan, self._mirror, self._clock)
             lease = self._ledger.move_lease(lease.lease, LeaseState.STAGED, bundle=there.digest, bytes=there.bytes)
         if lease.state in (LeaseState.STAGED, LeaseState.DRAINED):
             lease = self._ledger.move_lease(lease.lease, LeaseState.BUSY)

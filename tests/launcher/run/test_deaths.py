@@ -21,7 +21,7 @@ from launcher.clock import SystemClock
 from launcher.home import Home
 from launcher.job import load_job
 from launcher.ledger import Ledger, RunState
-from launcher.runner import machine
+from launcher.runner import performing
 from launcher.runner.__main__ import main as run_here
 from launcher.runner.control import ask_to_stop, is_running, spawn
 from launcher.workflow import advance, plan_job
@@ -318,7 +318,7 @@ def test_a_recipe_deaf_to_sigterm_is_killed_in_the_end(
     fast: FastGround, launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = reserved(launcher, fast.job(STEPS, finetune={"deaf": True, "at": 3}))
-    monkeypatch.setattr(machine, "COLLECT_PATIENCE_S", 0.2)
+    monkeypatch.setattr(performing, "COLLECT_PATIENCE_S", 0.2)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: until(lambda: at_step(launcher, run, 3)) and ask_to_stop(
             launcher.home / "runs" / run, "collect"))  # fmt: skip
