@@ -24,6 +24,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+#: Of how many steps at most a progress event's seconds_per_step is the mean.
+MEAN_OF_STEPS = 20
+
 EVENTS, RESULT, COMPLETE = "events.jsonl", "result.json", "COMPLETE.json"
 
 
@@ -85,7 +88,8 @@ def write_json(path: Path, payload: Any) -> None:
 class EventLog:
     """Appends events, one line each, flushed so that a viewer sees them at once.
 
-    Kinds: `phase` {name}; `progress` {step, total, loss, metrics{}, seconds_per_step, epoch};
+    Kinds: `phase` {name}; `progress` {step, total, loss, metrics{}, seconds_per_step, averaged_steps,
+    epoch}, averaged_steps: how many of the last steps seconds_per_step is the mean of, null with a validation;
     `throughput` {audio_seconds_per_second, of the last steps alone}; `warning` {message}; `note` {message};
     `trim` {step, total, total_before, message}, when a schedule was shortened.
     """

@@ -270,7 +270,7 @@ class Training:
         found = Validation(self.step, errors, train_loss, collapsed_share(texts))
         self.stops.add(found)
         self.log.scalars(self.step, val_wer=found.wer)
-        self._progress(0.0, val_wer=found.wer)
+        self._progress(0.0, 0, val_wer=found.wer)
         if self.step and self.stops.best == found:
             model = self.model
             self.checkpoints.save(
@@ -324,7 +324,7 @@ class Training:
         plan, last = self.plan, self.step >= self.plan.total_steps
         asked = self.stop.reason
         if watch.report_due(last):
-            self._progress(seconds)
+            self._progress(seconds, watch.averaged_steps)
             self.events.emit("throughput", audio_seconds_per_second=round(audio_s / max(seconds, 1e-9), 2))
         if last or asked or self.step % plan.validation_interval_steps == 0:
             self.validate()
@@ -335,14 +335,15 @@ class Training:
             self.save(watch.snapshot())
         return bool(last or self.ended)
 
-    def _progress(self, seconds_per_step: float, **metrics: float) -> None:
+    def _progress(self, seconds_per_step: float, averaged_steps: int, **metrics: float) -> None:
         self.events.emit(
             "progress",
             step=self.step,
             total=self.plan.total_steps,
             loss=self.loss,
             metrics=metrics or {"val_wer": self.stops.history[-1].wer} if self.stops.history else {},
-            seconds_per_step=round(seconds_per_step, 4) or None,
+            seconds_per_step=round(seconds_per_step, 6) or None,
+            averaged_steps=averaged_steps or None,
             epoch=round(self.plan.epoch_at(self.step), 3),
         )
 

@@ -12,6 +12,8 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from recipes.contract import MEAN_OF_STEPS
+
 if TYPE_CHECKING:
     from recipes.finetune.training import Training
 
@@ -33,7 +35,7 @@ class Watch(pl.Callback):  # type: ignore[misc]
         self._audio_s = 0.0
         # Seconds and audio seconds of the last steps, reading of data included; validating, saving and starting up
         # are not in them (step_done ends before the next step's clock starts): the launcher estimates by this.
-        self._recent: deque[tuple[float, float]] = deque(maxlen=20)
+        self._recent: deque[tuple[float, float]] = deque(maxlen=MEAN_OF_STEPS)
         self._started = self._reported = time.monotonic()
         self._trainer: pl.Trainer | None = None
 
@@ -103,6 +105,11 @@ class Watch(pl.Callback):  # type: ignore[misc]
         if due:
             self._reported = time.monotonic()
         return due
+
+    @property
+    def averaged_steps(self) -> int:
+        """How many of the last steps the reported pace is the mean of; begins anew with each start of training."""
+        return len(self._recent)
 
     def learning_rate(self) -> float:
         """The rate of the next step."""

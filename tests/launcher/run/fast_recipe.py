@@ -11,6 +11,7 @@ deaf (SIGTERM is ignored and it never ends), at (the training step before which 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
@@ -102,13 +103,18 @@ class Recipe:
         from recipes.contract import write_json
 
         done = max((int(path.stem) for path in checkpoints.glob("*.json")), default=0)
+        planned, begun = total, done
         while done < total and not self.stopped and not (self.out / "STOP").exists():
             if done >= self.mine.get("at", 0):
                 self.misbehave()
             time.sleep(self.nature.get("step_s", 0.01))
             done += 1
             write_json(checkpoints / f"{done}.json", {"step": done})
-            self.events.emit("progress", step=done, total=total, loss=1.0 / done, metrics={"val_wer": 1.0 / done})
+            with contextlib.suppress(FileNotFoundError):
+                total = max(done, min(total, json.loads((self.out / "TRIM.json").read_text())["max_steps"]))
+            pace = {"seconds_per_step": self.nature.get("step_s", 0.01), "averaged_steps": min(20, done - begun)}
+            learnt = {"loss": 1.0 / done, "metrics": {"val_wer": 1.0 / done}}
+            self.events.emit("progress", step=done, total=total, **learnt, **pace)
             if "audio_s_per_s" in self.nature:
                 self.events.emit("throughput", audio_seconds_per_second=self.nature["audio_s_per_s"])
         if done >= total:
@@ -119,7 +125,7 @@ class Recipe:
         hypotheses.write_text(
             "".join(json.dumps({"audio_filepath": r["audio_filepath"], "pred_text": r["text"]}) + "\n" for r in rows)
         )
-        status = "done" if done >= total else "stopped_at_limit"
+        status = "done" if done >= planned else "stopped_at_limit"
         self._complete(status, {"steps": done}, ["adapted_model.nemo", "offline_hyps.jsonl"])
         return 0 if status == "done" else 13
 

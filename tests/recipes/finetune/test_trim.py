@@ -12,7 +12,7 @@ import pytest
 from finetune_harness import Recipe, events, steps_done, wait_for
 from test_interruptions import SAME
 
-from recipes.contract import RecipeExit, damaged, read_complete
+from recipes.contract import MEAN_OF_STEPS, RecipeExit, damaged, read_complete
 
 pytestmark = pytest.mark.nemo
 
@@ -62,7 +62,9 @@ def test_a_trimmed_run_anneals_to_its_end_and_a_kill_right_after_changes_nothing
     assert result["metrics"]["reason"] == f"stopped by TRIM.json: {PLANNED} steps shortened to {SHORT}"
     (event,) = events(whole, "trim")
     assert (event["step"], event["total"], event["total_before"]) == (AT, SHORT, PLANNED)
-    assert events(whole, "progress")[-1]["total"] == SHORT
+    said = [event for event in events(whole, "progress") if event["seconds_per_step"]]
+    assert said[-1]["total"] == SHORT
+    assert all(event["averaged_steps"] == min(MEAN_OF_STEPS, event["step"]) for event in said)
     info = json.loads((whole / "training_run_info.json").read_text())
     assert [v["step"] for v in info["validations"]] == [0, 10, 20]
     assert info["hyper_parameters"]["total_steps"] == SHORT
