@@ -17,6 +17,7 @@ Factory = Callable[[Home, Clock], Provider]
 #: The name of each provider that is rented directly, and its class: made of the launcher's home and a clock.
 DIRECT = {
     "local": "launcher.providers.local:LocalProvider",
+    "brev": "launcher.providers.brev:BrevProvider",
 }
 #: What SkyPilot rents for us: made of the cloud's name, the launcher's home and a clock.
 SKYPILOT = "launcher.providers.skypilot:SkyPilotProvider"

@@ -53,6 +53,14 @@ class Brev:
         operation = {"GET": "get" if name else "list", "POST": "create", "DELETE": "delete", "PUT": "stop"}[
             call.method
         ]
+        if call.path == "/brev/org":  # a stranger's login sees the stranger's organization, not only its machines
+            strange = self.cloud.script.standing(self.name, "wrong_account")
+            return Reply(
+                {
+                    "name": "strangers" if strange else "simulated",
+                    "id": f"org-{'strangers' if strange else 'simulated'}",
+                }
+            )
         if call.path == "/brev/key":
             return Reply({"private_key": self.private_key})
         failed = struck(self.cloud, self.name, operation)
