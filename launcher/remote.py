@@ -10,14 +10,21 @@ SPEC, OUT       the arguments of `python -m recipes.RECIPE` (run); it replaces t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import recipes
 from launcher.errors import BadInputError
 
+if TYPE_CHECKING:
+    from launcher.offers.offer import Offer
+    from launcher.plan import Plan
+
 TASKS = Path(__file__).parent / "tasks"
+RECIPES = Path(recipes.__file__).parent
 _DOCKER = "docker:"
 
 #: POSIX sh, to be run before the first file is sent, for rsync carries it: a step of its own over the bare line,
@@ -76,3 +83,66 @@ def image_of(recipe: str) -> str:
 def env_of(recipe: str, code: str, spec: str, out: str) -> Mapping[str, str]:
     """The variables of `run_of` for paths on that machine; `setup_of` takes the same."""
     return {"RECIPE": recipe, "CODE": code, "SPEC": spec, "OUT": out, "PYTHONUNBUFFERED": "1"}
+
+
+def task_of(plan: Plan) -> dict[str, Any]:
+    """The SkyPilot task that a plan's choice would be rented with, alone on its instance type, its end included.
+
+    Raises BadInputError for a choice that SkyPilot does not rent.
+    """
+    offer = plan.choice.offer
+    task = task_file(plan.recipe)
+    resources = {name: value for name, value in task["resources"].items() if name != "accelerators"}
+    resources = {
+        "infra": f"{offer.provider}/{offer.region}" if offer.via == "skypilot" and offer.region else offer.provider,
+        "instance_type": instance_type_of(offer), "use_spot": False, **resources,
+        "autostop": {"idle_minutes": max(1, int(plan.deadline_h * 60)), "down": True, "wait_for": "none"},
+        "labels": {"parakeet-launcher": plan.recipe, "plan": plan.digest[:12]},
+    }  # fmt: skip
+    mounts = {there: str(RECIPES) if here == "recipes" else here for there, here in task["file_mounts"].items()}
+    nodes = {"num_nodes": plan.nodes} if plan.nodes > 1 else {}
+    return {**task, "resources": resources, **nodes, "file_mounts": mounts}
+
+
+def instance_type_of(offer: Offer) -> str:
+    """SkyPilot's name of what an offer rents; raises BadInputError where SkyPilot has no such thing.
+
+    RunPod's GPUs by SkyPilot's own table (sky/provision/runpod/utils.py, 0.14.1). An offer of Vast's cannot be
+    pinned there, and Brev and this machine it does not know.
+    """
+    if offer.via == "skypilot" and offer.provider != "runpod":
+        return offer.instance_type
+    if offer.provider != "runpod":
+        raise BadInputError(
+            f"the plan's choice is not rented through SkyPilot: {offer.provider} {offer.gpu}.", key="provider",
+            value=offer.provider, fix="See the task for another one: launcher render JOB --provider runpod",
+        )  # fmt: skip
+    if re.fullmatch(r"\d+x_\S+_(SECURE|COMMUNITY)", offer.instance_type):
+        return offer.instance_type
+    try:
+        from sky.provision.runpod.utils import GPU_NAME_MAP
+    except ImportError:
+        raise BadInputError(
+            "SkyPilot is not installed: its names of RunPod's machines are not known.",
+            fix="pip install 'parakeet-launcher[cloud]'",
+        ) from None
+    named = {theirs: ours for ours, theirs in GPU_NAME_MAP.items()}
+    if offer.instance_type not in named:
+        raise BadInputError("SkyPilot has no name for this GPU of RunPod's.", key="gpu", value=offer.instance_type,
+                            fix="Choose another: --gpu L40S")  # fmt: skip
+    cloud = "COMMUNITY" if offer.trust == "marketplace" else "SECURE"
+    return f"{offer.count}x_{named[offer.instance_type]}_{cloud}"
+
+
+def yaml_of(task: Mapping[str, Any]) -> str:
+    """A task as YAML for a person and for SkyPilot: texts of several lines as they are, keys in the task's order."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump(dict(task), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "recipes": ("launcher.cli.recipes", "List the recipes and their settings."),
     "offers": ("launcher.cli.offers", "What can be rented now, at what price."),
     "plan": ("launcher.cli.plan", "Choose where to run; spends nothing."),
+    "render": ("launcher.cli.render", "The SkyPilot task that a plan would use, as YAML."),
     "run": ("launcher.cli.run", "Plan, confirm, execute."),
     "batch": ("launcher.cli.batch", "Many jobs under one budget and one YES."),
     "status": ("launcher.cli.status", "Runs and what they hold."),
