@@ -55,21 +55,33 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def ask(
     ctx: Context, url: str, *, body: Any = None, headers: dict[str, str] | None = None, method: str = ""
 ) -> Reply:
-    """The 200 answer of a server; raises SourceError for any other, a late, an endless or a broken one."""
+    """The good answer of a server; raises SourceError for any other, a late, an endless or a broken one."""
+    reply = exchange(ctx, url, body=body, headers=headers, method=method)
+    if not 200 <= reply.status < 300:
+        raise SourceError(status_words(reply.status))
+    return reply
+
+
+def exchange(
+    ctx: Context, url: str, *, body: Any = None, headers: dict[str, str] | None = None, method: str = ""
+) -> Reply:
+    """Whatever a server answers, a refusal included; raises SourceError for a late, an endless or a broken one."""
     if not url.startswith(("http://", "https://")):
         raise SourceError(f"has no address to ask: {clean(url)!r}")
     held = {"Accept": "application/json", "User-Agent": "parakeet-launcher", **(headers or {})}
     data = None if body is None else json.dumps(body).encode()
     if data is not None:
         held["Content-Type"] = "application/json"
-    request = urllib.request.Request(url, data, held, method=method or None)
-    opener = urllib.request.build_opener(_NoRedirects)
     try:
-        with opener.open(request, timeout=ctx.left_s) as answer:
+        request = urllib.request.Request(url, data, held, method=method or None)
+        opener = urllib.request.build_opener(_NoRedirects)
+        try:
+            answer: Any = opener.open(request, timeout=ctx.left_s)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
             _compare_clocks(ctx, answer.headers.get("Date"))
             return Reply(answer.status, _read(ctx, answer))
-    except urllib.error.HTTPError as error:
-        raise SourceError(_status(error.code)) from None
     except TimeoutError:
         raise SourceError("did not answer in time") from None
     except urllib.error.URLError as error:
@@ -108,7 +120,8 @@ def _compare_clocks(ctx: Context, date: str | None) -> None:
         ctx.notes.append(f"this computer's clock is {how} {'ahead of' if ahead > timedelta(0) else 'behind'} its")
 
 
-def _status(code: int) -> str:
+def status_words(code: int) -> str:
+    """What an answer that is no good one means, in words."""
     if code in (401, 403):
         return f"does not accept our key (HTTP {code})"
     if code == 429:

@@ -33,10 +33,9 @@ _CLOUDS: tuple[tuple[str, Trust], ...] = (("secure", "secure"), ("community", "m
 
 def offers(ctx: Context) -> list[Offer]:
     """One GPU of each type, in the secure cloud and from the community, on demand."""
-    key = _key()
+    key = account_key()
     ctx.secrets.append(key)
-    base = os.environ.get("RUNPOD_API_BASE_URL") or "https://api.runpod.io"
-    reply = bounded.ask(ctx, f"{base.rstrip('/')}/graphql", body={"query": QUERY},
+    reply = bounded.ask(ctx, address(), body={"query": QUERY},
                         headers={"Authorization": f"Bearer {key}"}).json()  # fmt: skip
     held = reply if isinstance(reply, dict) else {}
     faults = held.get("errors")
@@ -77,8 +76,17 @@ def _offer(ctx: Context, row: dict[str, Any], cloud: str, trust: Trust) -> Offer
     )  # fmt: skip
 
 
-def _key() -> str:
-    """The account's key, from where RunPod's own tools keep it; it goes into one header and nowhere else."""
+def address() -> str:
+    """Where RunPod's GraphQL is asked."""
+    base = os.environ.get("RUNPOD_API_BASE_URL") or "https://api.runpod.io"
+    return f"{base.rstrip('/')}/graphql"
+
+
+def account_key() -> str:
+    """The account's key, from where RunPod's own tools keep it; it goes into one header and nowhere else.
+
+    Raises NotAskedError when there is none.
+    """
     key = os.environ.get("RUNPOD_API_KEY", "")
     if not key:
         try:

@@ -26,23 +26,33 @@ _HOURS_A_MONTH = Decimal(730) / Decimal(720)  # Vast's month has 30 days, ours 7
 
 def offers(ctx: Context) -> list[Offer]:
     """Verified hosts that can be rented now, on demand, cheapest first with `ctx.disk_gb` of disk in the price."""
-    if find_spec("vastai") is None:
-        raise NotAskedError("vastai-sdk is not installed. Fix: pip install 'parakeet-launcher[cloud]'")
+    key = account_key()
     from vastai.sdk import VastAI
 
-    try:
-        sdk = VastAI(retry=1)  # it finds the key as its own command line does
-    except RuntimeError:
-        raise NotAskedError("no key (VAST_API_KEY). Fix: vastai set api-key KEY") from None
-    key = str(sdk.client.api_key or "")
-    if not key:
-        raise NotAskedError("no key (VAST_API_KEY). Fix: vastai set api-key KEY")
     ctx.secrets.append(key)
+    sdk = VastAI(api_key=key, retry=1)
     sdk.client = _client(ctx, key)
     wanted = {"disk_space": {"gte": ctx.disk_gb}, "direct_port_count": {"gte": 1}}
     rows = sdk.search_offers(query=wanted, type="on-demand", order="dph_total", limit=MOST_ROWS, storage=ctx.disk_gb)
     found = (_offer(ctx, row) for row in rows_of(rows, "offers"))
     return [offer for offer in found if offer]
+
+
+def account_key() -> str:
+    """The account's key, found as Vast's own command line finds it; raises NotAskedError when there is none."""
+    if find_spec("vastai") is None:
+        raise NotAskedError("vastai-sdk is not installed. Fix: pip install 'parakeet-launcher[cloud]'")
+    from vastai.sdk import VastAI
+
+    try:
+        key = str(VastAI(retry=1).client.api_key or "").strip()
+    except RuntimeError:
+        key = ""
+    if not key:
+        raise NotAskedError("no key (VAST_API_KEY). Fix: vastai set api-key KEY")
+    if not key.isprintable() or not key.isascii():
+        raise NotAskedError("VAST_API_KEY is not a key: it holds characters that no header may")
+    return key
 
 
 def _client(ctx: Context, key: str) -> Any:
@@ -83,7 +93,7 @@ def _offer(ctx: Context, row: dict[str, Any]) -> Offer | None:
         ctx.left_out["not NVIDIA"] += 1
         return None
     try:
-        rent = _rent(row)
+        rent = rent_of(row)
         disk = Usd(usd(row.get("storage_cost") or 0, "storage_cost") * _HOURS_A_MONTH)
     except ValueError as error:
         ctx.left_out[str(error)] += 1
@@ -106,8 +116,11 @@ def _offer(ctx: Context, row: dict[str, Any]) -> Offer | None:
     )  # fmt: skip
 
 
-def _rent(row: dict[str, Any]) -> Usd:
-    """Dollars an hour without disk: the total without its storage; the larger figure where they disagree."""
+def rent_of(row: dict[str, Any]) -> Usd:
+    """Dollars an hour without disk: the total without its storage; the larger figure where they disagree.
+
+    Raises ValueError where a price is missing or no number.
+    """
     total = usd(row.get("dph_total"), "price")
     base = usd(row["dph_base"], "price") if row.get("dph_base") is not None else ZERO
     storage = usd(row["storage_total_cost"], "price") if row.get("storage_total_cost") is not None else None

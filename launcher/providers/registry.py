@@ -18,6 +18,8 @@ Factory = Callable[[Home, Clock], Provider]
 DIRECT = {
     "local": "launcher.providers.local:LocalProvider",
     "brev": "launcher.providers.brev:BrevProvider",
+    "runpod": "launcher.providers.runpod:RunPodProvider",
+    "vast": "launcher.providers.vast:VastProvider",
 }
 #: What SkyPilot rents for us: made of the cloud's name, the launcher's home and a clock.
 SKYPILOT = "launcher.providers.skypilot:SkyPilotProvider"

@@ -51,6 +51,11 @@ class Meter:
     def runs(self) -> bool:
         return any(line.until is None for line in self.lines)
 
+    @property
+    def hourly(self) -> Decimal:
+        """What it costs an hour now."""
+        return sum((line.usd_per_hour for line in self.lines if line.until is None), Decimal(0))
+
     def usd(self, now: float, what: str | None = None) -> Decimal:
         """To six digits, as the launcher's ledger keeps it; begun microdollars are charged."""
         exact = sum((line.usd(now, self.step_s) for line in self.lines if what in (None, line.what)), Decimal(0))

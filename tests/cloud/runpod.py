@@ -1,7 +1,8 @@
 """RunPod's interface: GraphQL as the runpod package 1.10.1 and SkyPilot 0.14.1 call it, and REST's /v1/pods.
 
 Fields, inputs and names of operations: runpod/api/{queries,mutations}, sky/provision/runpod/{utils,instance}.py and
-sky/catalog/data_fetchers/fetch_runpod.py. What a pod does on its start: runpod/containers, start.sh (PUBLIC_KEY, and
+sky/catalog/data_fetchers/fetch_runpod.py; createdAt and currentSpendPerHr: RunPod's published schema
+(graphql-spec.runpod.io). What a pod does on its start: runpod/containers, start.sh (PUBLIC_KEY, and
 the environment in /etc/rp_environment). Messages of errors: as those packages' issues quote them.
 """
 
@@ -11,7 +12,7 @@ import shlex
 from decimal import Decimal
 from typing import Any
 
-from tests.cloud.cloud import Cloud, Machine, Order
+from tests.cloud.cloud import Cloud, Machine, Order, iso
 from tests.cloud.graphql import Field, QueryError, parse, pick
 from tests.cloud.reply import Call, Reply, after_create, listed, of_list, struck
 
@@ -170,10 +171,14 @@ class RunPod:
     def _myself(self, fault: Any) -> dict[str, Any]:
         pods = [self._pod(machine) for machine in self.cloud.seen(self.name)]
         stranger = self._pod(None)
+        strange = fault is not None and fault.fault == "wrong_account"  # then all of the answer is another's
+        ours = [m.meter.hourly for m in self.cloud.machines.values() if m.order.provider == self.name]
+        spends = stranger["costPerHr"] if strange else float(sum(ours, Decimal(0)))
+        account = "strang" if strange else self.cloud.accounts["runpod"][-6:]
         return {
-            "id": "user_" + self.cloud.accounts["runpod"][-6:], "email": "someone@example.com",
+            "id": f"user_{account}", "email": "someone@example.com",
             "pubKey": "\n".join(self.cloud.ssh_keys["runpod"]), "networkVolumes": [], "podTemplates": [],
-            "endpoints": [], "clientBalance": float(self.terms["balance_usd"]), "currentSpendPerHr": 0.0,
+            "endpoints": [], "clientBalance": float(self.terms["balance_usd"]), "currentSpendPerHr": spends,
             "pods": listed(pods, fault, stranger),
         }  # fmt: skip
 
@@ -233,6 +238,7 @@ class RunPod:
         return {
             "id": machine.id, "name": machine.order.label, "containerDiskInGb": asked.get("containerDiskInGb"),
             "containerRegistryAuthId": None, "costPerHr": float(machine.usd_per_hour),
+            "createdAt": iso(machine.created),
             "adjustedCostPerHr": float(machine.usd_per_hour),
             # A pod that boots is RUNNING without a runtime; only what its owner stopped is EXITED.
             "desiredStatus": "EXITED" if machine.state == "stopped" else "RUNNING",
@@ -295,7 +301,8 @@ class RunPod:
 
 
 _POD = (
-    "id", "name", "containerDiskInGb", "containerRegistryAuthId", "costPerHr", "adjustedCostPerHr", "desiredStatus",
+    "id", "name", "containerDiskInGb", "containerRegistryAuthId", "costPerHr", "createdAt", "adjustedCostPerHr",
+    "desiredStatus",
     "dockerArgs", "dockerId", "env", "gpuCount", "imageName", "lastStatusChange", "machineId", "memoryInGb",
     "podType", "port", "ports", "templateId", "uptimeSeconds",
     "vcpuCount", "volumeInGb", "volumeMountPath", "runtime",

@@ -1,0 +1,88 @@
+"""What this launcher knows of its leases at one provider beside the ledger: whose account, which machine, since when.
+
+A label alone proves little: an empty answer may be a lie, a lag, or another account's truth. So each lease's account
+is noted before its create, and its machine's id after; a later process asks for exactly that id. One small file a
+lease under the launcher's home, removed with it. It holds no secret, and a lease without one is merely harder to
+prove.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+from launcher.clock import iso, parse_iso
+from launcher.home import Home
+from launcher.providers.base import Machine
+from recipes.contract import write_json
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+class Known:
+    """Facts of leases by label: `account`, `refs` (ids of machines), `asked_at` (of the create), and others."""
+
+    def __init__(self, home: Home, provider: str) -> None:
+        self._folder = home.root / "rented" / provider
+        self._held: dict[str, dict[str, Any]] = {}
+
+    def of(self, label: str) -> dict[str, Any]:
+        """What is known of a lease; empty for one that nobody here has heard of."""
+        if label not in self._held:
+            self._held[label] = self._read(label)
+        return self._held[label]
+
+    def learn(self, label: str, **facts: Any) -> None:
+        """Keep facts; those that are None change nothing. `ref` is added to the lease's ids."""
+        held = dict(self.of(label))
+        ref = facts.pop("ref", None)
+        if ref is not None and ref not in held.get("refs", []):
+            held["refs"] = [*held.get("refs", []), ref]
+        held |= {name: value for name, value in facts.items() if value is not None}
+        if held == self.of(label):
+            return
+        self._held[label] = held
+        if _PLAIN.fullmatch(label):
+            write_json(self._folder / f"{label}.json", held)
+
+    def meet(self, machine: Machine) -> None:
+        """Learn from a machine that the ledger kept."""
+        facts = machine.facts
+        self.learn(machine.label, ref=machine.ref, account=facts.get("account"), asked_at=facts.get("billed_from"))
+
+    def refs(self, label: str) -> list[str]:
+        """The ids of a lease's machines."""
+        return [str(ref) for ref in self.of(label).get("refs", [])]
+
+    def labels(self) -> list[str]:
+        """Every lease that is noted here and not yet forgotten."""
+        noted = {path.stem for path in self._folder.glob("*.json")} if self._folder.is_dir() else set()
+        return sorted(noted | {label for label, held in self._held.items() if held})
+
+    def is_young(self, label: str, now: datetime, lag_s: float) -> bool:
+        """Whether its machine may be so new that the provider's answers do not show it yet."""
+        try:
+            return (now - parse_iso(str(self.of(label)["asked_at"]))).total_seconds() < lag_s
+        except (KeyError, ValueError):
+            return False
+
+    def asked(self, label: str, now: datetime, **facts: Any) -> None:
+        """Note a create that is about to be asked for."""
+        self.learn(label, asked_at=iso(now), **facts)
+
+    def forget(self, label: str) -> None:
+        """The lease is over."""
+        self._held.pop(label, None)
+        if _PLAIN.fullmatch(label):
+            (self._folder / f"{label}.json").unlink(missing_ok=True)
+
+    def _read(self, label: str) -> dict[str, Any]:
+        if not _PLAIN.fullmatch(label):
+            return {}
+        try:
+            held = json.loads((self._folder / f"{label}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return held if isinstance(held, dict) else {}
