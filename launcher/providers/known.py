@@ -27,6 +27,7 @@ class Known:
     def __init__(self, home: Home, provider: str) -> None:
         self._folder = home.root / "rented" / provider
         self._held: dict[str, dict[str, Any]] = {}
+        self._account = ""  # that answered first: another one later, to the same key, is no answer
 
     def of(self, label: str) -> dict[str, Any]:
         """What is known of a lease; empty for one that nobody here has heard of."""
@@ -60,6 +61,16 @@ class Known:
         """Every lease that is noted here and not yet forgotten."""
         noted = {path.stem for path in self._folder.glob("*.json")} if self._folder.is_dir() else set()
         return sorted(noted | {label for label, held in self._held.items() if held})
+
+    def is_account_of(self, label: str, account: str) -> bool:
+        """Whether this account's answers count for the lease: it was rented there. False where that is not known."""
+        return bool(self.of(label).get("account") == account)
+
+    def is_account_of_all(self, account: str) -> bool:
+        """Whether this account's answers may count at all: it is that of every lease here, and answered before."""
+        self._account = self._account or account
+        named = {self.of(label).get("account", account) for label in self.labels()}
+        return named <= {account} and account == self._account
 
     def is_young(self, label: str, now: datetime, lag_s: float) -> bool:
         """Whether its machine may be so new that the provider's answers do not show it yet."""

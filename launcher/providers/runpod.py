@@ -68,6 +68,8 @@ _REFUSED = re.compile(
 _INVALID = re.compile(r"cannot query field|syntax error|is not defined by type|graphql_validation_failed")
 _NOT_FOUND = re.compile(r"pod not found|no pod|does not exist")
 
+_OTHER_KEY = "Set RUNPOD_API_KEY to the key that it was rented with."
+
 # The start of any image: this lease's key alone, and an ssh server and rsync where the image has none.
 _START = """
 mkdir -p ~/.ssh && chmod 700 ~/.ssh && echo "$PUBLIC_KEY_OF_LEASE" >>~/.ssh/authorized_keys
@@ -152,11 +154,10 @@ class RunPodProvider:
             raise CreateRefusedError(f"{intent.offer.offer_id!r} is not an offer of RunPod's.")
         if intent.keys is None:
             raise CreateRefusedError("without keys of its own nobody could enter the pod: it was not asked for.")
-        account = self._account()
-        self._known.asked(intent.label, self._clock.now(), account=account)
-        order = _written(_order(intent, gpu, cloud))
+        account = self.intend(intent.label)
+        asked = f"podFindAndDeployOnDemand(input: {_written(_order(intent, gpu, cloud))}) {{ {_POD} }}"
         try:
-            data = self._graphql(f"mutation {{ podFindAndDeployOnDemand(input: {order}) {{ {_POD} }} }}", self.create_s)
+            data = self._graphql(f"mutation {{ {asked} }}", self.create_s)
         except CreateRefusedError:
             self._known.forget(intent.label)
             raise
@@ -165,6 +166,15 @@ class RunPodProvider:
             raise ProviderError("RunPod's answer to the create names no pod: there may be one.")
         self._known.learn(intent.label, ref=machine.ref)
         return replace(machine, label=intent.label)
+
+    def intend(self, label: str) -> str:
+        """Note whose account a lease's pod will be in, before a create by whatever engine; the account.
+
+        Without it, that nothing was created is never proven. Raises CreateRefusedError where RunPod does not answer.
+        """
+        account = self._account()
+        self._known.asked(label, self._clock.now(), account=account)
+        return account
 
     def find(self, label: str) -> tuple[Presence, Machine | None]:
         """By its id where one is known, else by the name; see this module's words for what is proof."""
@@ -178,8 +188,8 @@ class RunPodProvider:
             machine = replace(found[0], label=label)
             self._known.learn(label, ref=machine.ref, account=look.account)
             return Presence.PRESENT, machine
-        if look.account != self._known.of(label).get("account", look.account):
-            return Presence.UNKNOWN, None  # another account's truth
+        if not self._known.is_account_of(label, look.account):
+            return Presence.UNKNOWN, None  # another account's truth, for all that is known here
         if refs:
             unseen = self._is_young(label) and not set(refs) <= self._deleted
             return (Presence.UNKNOWN if unseen else Presence.ABSENT), None
@@ -193,7 +203,7 @@ class RunPodProvider:
             look = self._look(sorted(held))
         except ProviderError:
             return Listing((), complete=False)
-        ours = all(look.account == self._known.of(label).get("account", look.account) for label in labels)
+        ours = self._known.is_account_of_all(look.account)
         gone = any(machine is None for machine in look.exact.values())
         machines = tuple(replace(m, label=held.get(ref) or self._label_of(m)) for ref, m in look.machines.items())
         return Listing(machines, complete=ours and look.consistent and (look.explained or gone))
@@ -234,13 +244,8 @@ class RunPodProvider:
             look = self._look(doomed)
         except ProviderError:
             look = None
-        if look is not None:
-            account = self._known.of(machine.label).get("account", look.account)
-            if look.account != account:
-                raise ProviderError(
-                    "the key is of another account than the pod.",
-                    fix=f"Set RUNPOD_API_KEY to the key of {account}.",
-                )
+        ours = look is None or self._known.is_account_of(machine.label, look.account)
+        if look is not None and ours:
             doomed += [r for r, m in look.listed.items() if r != machine.ref and carries(m.label, machine.label)]
         for ref in doomed:
             try:
@@ -249,6 +254,8 @@ class RunPodProvider:
             except ProviderError as error:
                 if not _NOT_FOUND.search(str(error).lower()):
                     raise
+                if not ours:
+                    raise ProviderError("the key is of another account than the pod.", fix=_OTHER_KEY) from None
 
     def forget(self, label: str) -> None:
         """Remove what is noted of the lease."""
@@ -271,8 +278,8 @@ class RunPodProvider:
         except ProviderError:
             return None
         now = look.exact[machine.ref]
-        account = self._known.of(machine.label).get("account", look.account)
-        if now is None and look.account == account and not self._is_young(machine.label):
+        ours = self._known.is_account_of(machine.label, look.account)
+        if now is None and ours and not self._is_young(machine.label):
             raise MachineFailedError("RunPod does not know the pod any more.")
         return now
 

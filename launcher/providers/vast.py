@@ -144,8 +144,8 @@ class VastProvider:
         if found:
             self._known.learn(label, ref=found[0].ref, account=look.account)
             return Presence.PRESENT, replace(found[0], label=label)
-        if look.account != self._known.of(label).get("account", look.account):
-            return Presence.UNKNOWN, None  # another account's truth
+        if not self._known.is_account_of(label, look.account):
+            return Presence.UNKNOWN, None  # another account's truth, for all that is known here
         if refs:
             unseen = self._is_young(label) and not set(refs) <= self._deleted
             return (Presence.UNKNOWN if unseen else Presence.ABSENT), None
@@ -160,7 +160,7 @@ class VastProvider:
             agreed = any(machine is None for machine in look.exact.values()) or self._agrees(look)
         except ProviderError:
             return Listing((), complete=False)
-        ours = all(look.account == self._known.of(label).get("account", look.account) for label in labels)
+        ours = self._known.is_account_of_all(look.account)
         machines = tuple(replace(m, label=held.get(ref, m.label)) for ref, m in look.machines.items())
         return Listing(machines, complete=ours and agreed and look.consistent)
 
@@ -173,8 +173,7 @@ class VastProvider:
         except ProviderError:
             now, account = machine, ""  # not asked: where it was, it may still be
         if now is None:
-            ours = account == self._known.of(machine.label).get("account", account)
-            if ours and not self._is_young(machine.label):
+            if self._known.is_account_of(machine.label, account) and not self._is_young(machine.label):
                 raise MachineFailedError("Vast does not know the instance any more.")
             return None
         status = str(now.facts.get("status", ""))
@@ -221,11 +220,8 @@ class VastProvider:
             look = self._look(doomed)
         except ProviderError:
             look = None
-        if look is not None:
-            account = self._known.of(machine.label).get("account", look.account)
-            if look.account != account:
-                raise ProviderError("the key is of another account than the instance.",
-                                    fix=f"Set VAST_API_KEY to the key of account {account}.")  # fmt: skip
+        ours = look is None or self._known.is_account_of(machine.label, look.account)
+        if look is not None and ours:
             doomed += [r for r, m in look.listed.items() if r != machine.ref and m.label == machine.label]
         for ref in doomed:
             said = self._asked("DELETE", f"/instances/{ref}/", {})
@@ -235,6 +231,9 @@ class VastProvider:
                     self._never_ran.add(ref)
             elif not _NOT_FOUND.search(_words(said)):
                 raise ProviderError(f"Vast did not accept the delete (HTTP {said.status}).")
+            elif not ours:
+                raise ProviderError("the key is of another Vast account than the instance.",
+                                    fix="Set VAST_API_KEY to the key that it was rented with.")  # fmt: skip
 
     def forget(self, label: str) -> None:
         """Remove what is noted of the lease."""

@@ -1,0 +1,45 @@
+"""The providers that the suite holds to the contract, each on its ground. A provider joins by adding a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from launcher.clock import Clock
+from launcher.home import Home
+from launcher.money import Usd
+from launcher.offers.offer import Offer
+from launcher.providers.base import Provider
+from launcher.providers.runpod import RunPodProvider
+from launcher.providers.vast import VastProvider
+
+
+@dataclass(frozen=True)
+class Ground:
+    """One way to rent from the simulated cloud. What a provider cannot be put through, it says here, and why."""
+
+    name: str  # of the row
+    cloud: str  # as the simulated cloud calls the provider
+    make: Callable[[Home, Clock], Provider]
+    offers: tuple[Offer, Offer]  # two that can be rented at the same time
+    key: str  # the setting that holds the account's key
+    redirect: str = ""  # the setting that sends its questions elsewhere, where it asks over HTTP itself
+    gpu_from_running: bool = False  # before a machine runs, only its disk is billed
+
+
+def _offer(provider: str, offer_id: str, usd: str) -> Offer:
+    return Offer(provider=provider, offer_id=offer_id, gpu="L40S", count=1, vram_gb=48, usd_per_hour=Usd(usd))
+
+
+GROUNDS = (
+    Ground(
+        "runpod", "runpod", RunPodProvider,
+        (_offer("runpod", "NVIDIA L40S/secure", "0.86"), _offer("runpod", "NVIDIA A40/community", "0.35")),
+        key="RUNPOD_API_KEY", redirect="RUNPOD_API_BASE_URL",
+    ),
+    Ground(
+        "vast", "vast", VastProvider,
+        (_offer("vast", "12345690", "0.60"), _offer("vast", "12345678", "0.28")),
+        key="VAST_API_KEY", redirect="VAST_URL", gpu_from_running=True,
+    ),
+)  # fmt: skip
