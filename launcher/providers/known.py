@@ -63,14 +63,30 @@ class Known:
         return sorted(noted | {label for label, held in self._held.items() if held})
 
     def is_account_of(self, label: str, account: str) -> bool:
-        """Whether this account's answers count for the lease: it was rented there. False where that is not known."""
-        return bool(self.of(label).get("account") == account)
+        """Whether this account's answers count for the lease: it is rented there.
+
+        Where that is not noted, it must be one that this home has rented in; a home that never rented takes the
+        first account that answers for the right one.
+        """
+        named = self.of(label).get("account")
+        if named:
+            return bool(account == named)
+        if not self._account and account in (self._accounts or [account]):
+            self._account = account
+        return account == self._account
 
     def is_account_of_all(self, account: str) -> bool:
-        """Whether this account's answers may count at all: it is that of every lease here, and answered before."""
-        self._account = self._account or account
-        named = {self.of(label).get("account", account) for label in self.labels()}
-        return named <= {account} and account == self._account
+        """Whether this account's answers count for every lease that is noted here."""
+        return self.is_account_of("", account) and all(self.is_account_of(label, account) for label in self.labels())
+
+    @property
+    def _accounts(self) -> list[str]:
+        """Those that were rented in from here."""
+        try:
+            held = json.loads((self._folder / "accounts").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return held if isinstance(held, list) else []
 
     def is_young(self, label: str, now: datetime, lag_s: float) -> bool:
         """Whether its machine may be so new that the provider's answers do not show it yet."""
@@ -79,9 +95,12 @@ class Known:
         except (KeyError, ValueError):
             return False
 
-    def asked(self, label: str, now: datetime, **facts: Any) -> None:
+    def asked(self, label: str, now: datetime, account: str) -> None:
         """Note a create that is about to be asked for."""
-        self.learn(label, asked_at=iso(now), **facts)
+        self._account = account
+        if account not in self._accounts:
+            write_json(self._folder / "accounts", [*self._accounts, account])
+        self.learn(label, asked_at=iso(now), account=account)
 
     def forget(self, label: str) -> None:
         """The lease is over."""

@@ -78,7 +78,7 @@ class VastProvider:
             raise
         except ProviderError as error:
             raise CreateRefusedError(f"{error.problem} No instance was asked for.", fix=error.fix) from None
-        self._known.asked(intent.label, self._clock.now(), account=account, offer=offer)
+        self._known.asked(intent.label, self._clock.now(), account=account)
         try:
             ref = self._api.create(intent, self.create_s)
         except CreateRefusedError:

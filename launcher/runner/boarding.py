@@ -238,7 +238,8 @@ class Boarding:
         Raises _NotThis when the provider does not say anything of it for as long as a machine may take to answer.
         """
         asked = parse_iso(lease.updated_at if lease.state is LeaseState.UNKNOWN else lease.created_at)
-        fresh = lease.state is LeaseState.INTENDED and lease.lease in self._fresh  # nobody can have created it yet
+        if lease.state is LeaseState.INTENDED and lease.lease in self._fresh:
+            return None  # nobody can have created it yet: no provider has to prove that
         patience = timedelta(seconds=provider.traits.listing_lag_s)
         gives_up = self._clock.now() + max(patience, timedelta(seconds=provider.traits.provision_timeout_s / 10))
         while True:
@@ -246,7 +247,7 @@ class Boarding:
             if machine is not None:
                 return machine
             now = self._clock.now()
-            if presence is Presence.ABSENT and (fresh or now >= asked + patience):
+            if presence is Presence.ABSENT and now >= asked + patience:
                 return None
             if presence is Presence.UNKNOWN and now >= gives_up:
                 raise _NotThis(failed(f"{lease.provider} does not say what {lease.label} is"))

@@ -48,7 +48,7 @@ def test_a_machine_is_rented_entered_armed_and_released_with_proof(renting: Rent
     hourly = Decimal(row["usd_per_hour"]) + Decimal(str(machine.facts.get("disk_usd_per_hour", 0)))
     slack = hourly * (late_s + 2 * row["billing_step_s"]) / 3600
     assert abs(Decimal(row["usd"]) - charged) <= slack
-    assert not list(renting.home.root.glob("rented/*/*"))
+    assert not list(renting.home.root.glob("rented/*/*.json"))
 
 
 def test_another_process_finds_enters_charges_and_ends_it_by_the_ledger_alone(renting: Renting) -> None:
@@ -156,8 +156,7 @@ def test_a_machine_that_is_known_is_ended_whatever_the_list_says(renting: Rentin
 def test_an_empty_account_is_listed_whole(renting: Renting) -> None:
     listed = renting.provider.listing()
     assert listed.complete and not listed.machines
-    # In which account such a lease would be, nobody here knows.
-    assert renting.provider.find("pl-nobody-000000-00000000-20260101T000000")[0] is Presence.UNKNOWN
+    assert renting.provider.find("pl-nobody-000000-00000000-20260101T000000")[0] is Presence.ABSENT
 
 
 # -- deletes ----------------------------------------------------------------------------------------------------

@@ -285,15 +285,15 @@ def test_nothing_is_rented_at_a_price_of_long_ago(paid: PaidGround) -> None:
     paid.assert_nothing_happened()
 
 
-def test_where_this_version_cannot_rent_nobody_is_asked_for_a_yes(paid: PaidGround) -> None:
-    paid.offer(offer(provider="runpod", via="skypilot"))
+def test_where_there_is_no_key_to_rent_with_nobody_is_asked_for_a_yes(paid: PaidGround) -> None:
+    paid.offer(offer(provider="runpod"))
     budgets = paid.fast.folder / "budgets.yaml"
     budgets.write_text(budgets.read_text().replace("providers: [local, scripted]", "providers: [runpod]"))
     job = paid.job(text="resources: {providers: [runpod]}\n")
     terminal = Terminal(paid, "run", job, "--offers", paid.offers_file)
     assert terminal.end() == 4, terminal.shown
     assert PROMPT not in terminal.shown
-    assert "cannot rent at runpod through SkyPilot yet" in " ".join(terminal.shown.split())
+    assert "nothing can be rented at runpod from here: no key (RUNPOD_API_KEY)" in " ".join(terminal.shown.split())
     paid.assert_nothing_happened()
 
 
