@@ -79,6 +79,11 @@ class Brev:
             self.cloud.stop(machine)
         return Reply(self._instance(machine))
 
+    def _price(self, kind: dict[str, Any]) -> str:
+        """A type that was rented at another price is listed at that price for as long as this goes on."""
+        rented = [m.usd_per_hour for m in self.cloud.seen(self.name) if m.order.offer == kind["type"]]
+        return str(max([Decimal(kind["usd"]), *rented]))
+
     def _types(self) -> list[dict[str, Any]]:
         return [
             {
@@ -89,7 +94,7 @@ class Brev:
                 "supported_storage": [{"min_size": "10GiB", "max_size": "16TiB", "type": "ssd", "price_per_gb_hr": {
                     "currency": "USD", "amount": f"{Decimal(one['disk_usd_gb_month']) / 730:.6f}"}}],
                 "supported_architectures": ["x86_64"], "memory": "32GiB", "stoppable": True, "rebootable": True,
-                "base_price": {"currency": "USD", "amount": one["usd"]},
+                "base_price": {"currency": "USD", "amount": self._price(one)},
                 "estimated_deploy_time": f"{one['boot_s'] // 60}m{one['boot_s'] % 60}s",
             }
             for one in self.terms["types"]

@@ -19,7 +19,6 @@ from launcher.hosts.link import Patience
 from launcher.hosts.ssh import SshHost
 from launcher.money import Usd
 from launcher.offers.offer import Offer
-from launcher.providers import brev_command
 from launcher.providers.base import (
     CreateRefusedError,
     Intent,
@@ -30,7 +29,8 @@ from launcher.providers.base import (
     SoldOutError,
 )
 from launcher.providers.brev import BrevProvider
-from launcher.providers.brev_command import BrevCommand, address_in
+from launcher.providers.brev import command as brev_command
+from launcher.providers.brev.command import BrevCommand, address_in
 from tests.cloud.conftest import Standing, cloud, standing, until  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -42,7 +42,7 @@ def brev(cloud: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     for name, value in cloud.env.items():
         monkeypatch.setenv(name, f"{value}:{os.environ['PATH']}" if name == "PATH" else value)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    monkeypatch.setattr("launcher.providers.brev.PAUSE_S", 0.05)
+    monkeypatch.setattr("launcher.providers.brev.provider.PAUSE_S", 0.05)
     (tmp_path / "user").mkdir()
     yield BrevProvider(Home(tmp_path / "home"), SystemClock())
     assert sorted(p.name for p in (tmp_path / "user").iterdir()) == [], "the user's own home is left as it was"
@@ -127,7 +127,7 @@ def test_the_home_of_a_lease_holds_no_key_of_the_account(brev: BrevProvider, tmp
 
 
 def test_a_price_above_the_approval_is_not_rented_and_a_dearer_one_after_it_is_told(
-    brev: BrevProvider, cloud: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    brev: BrevProvider, cloud: Standing, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip
     with pytest.raises(SoldOutError, match=r"at \$1\.50 an hour now; \$1\.40 is approved"):
         brev.create(intent(tmp_path, most="1.40"))
@@ -135,17 +135,7 @@ def test_a_price_above_the_approval_is_not_rented_and_a_dearer_one_after_it_is_t
         brev.create(intent(tmp_path, kind="withdrawn.1x"))
     assert alive(cloud) == []
 
-    prices = iter(["1.50", "3.00"])  # what it is before the create, and after
-    ask = BrevCommand.ask_json
-
-    def dearer(self: BrevCommand, *words: str) -> object:
-        said = ask(self, *words)
-        if words[0] == "search":
-            price = float(next(prices))
-            said = [{**row, "price_per_hour": price} for row in said]
-        return said
-
-    monkeypatch.setattr(BrevCommand, "ask_json", dearer)
+    cloud.fault("price_change", provider="brev", factor=2.0)  # between our look and the create
     assert brev.create(intent(tmp_path)).usd_per_hour == Usd("3.00")
 
 
@@ -163,7 +153,7 @@ def test_a_type_that_is_sold_out_is_not_replaced_by_another(
 def test_a_create_that_fails_after_it_created_is_found_by_its_label(
     brev: BrevProvider, cloud: Standing, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("launcher.providers.brev.CREATE_S", 3.0)
+    monkeypatch.setattr("launcher.providers.brev.provider.CREATE_S", 3.0)
     cloud.fault(fault, provider="brev")
     asked = intent(tmp_path)
     with pytest.raises(ProviderError) as raised:
@@ -213,6 +203,19 @@ def test_an_accepted_delete_that_is_not_done_is_never_taken_for_gone(
     assert cloud.events("delete_ignored")
 
 
+def test_a_machine_too_new_to_be_listed_is_not_taken_for_gone(
+    brev: BrevProvider, cloud: Standing, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    cloud.fault("listing_lag", provider="brev", seconds=20.0)
+    machine = brev.create(intent(tmp_path))
+    brev.destroy(machine)  # "not found"
+    assert brev.find(machine.label) == (Presence.UNKNOWN, None)
+    assert not brev.listing().complete
+    until(lambda: brev.find(machine.label)[0] is Presence.PRESENT)
+    brev.destroy(machine)
+    until(lambda: brev.find(machine.label)[0] is Presence.ABSENT)
+
+
 def test_a_refused_delete_is_said(brev: BrevProvider, cloud: Standing, tmp_path: Path) -> None:  # noqa: F811
     machine = brev.create(intent(tmp_path))
     cloud.fault("delete_refused", provider="brev")
@@ -235,7 +238,7 @@ def test_a_machine_that_brev_gave_up_on_is_failed_and_one_that_boots_is_awaited(
     running = intent(tmp_path, "pl-ann-abc123-lease2-20260101T000000")
     machine = brev.create(running)
     until(lambda: brev.find(running.label)[1].facts["status"] == "RUNNING")  # type: ignore[union-attr]
-    brev._command(running.label, None).ask("stop", running.label)
+    brev._command(running.label).ask("stop", running.label)
     with pytest.raises(MachineFailedError, match="STOPPED"):
         brev.connect(machine, asked.keys)
 

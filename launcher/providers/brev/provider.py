@@ -1,4 +1,4 @@
-"""NVIDIA Brev, rented through its own `brev` command (see brev_command.py): an instance for each lease, by its label.
+"""NVIDIA Brev, rented through its own `brev` command (see command.py): an instance for each lease, by its label.
 
 What proves that an instance is gone. Brev's command knows one question, the list of an organization's instances, and
 that names no account and can be empty by mistake. So a label counts as absent only when
@@ -31,7 +31,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from launcher.hosts.base import Host
 from launcher.hosts.lease_keys import Address, LeaseKeys
 from launcher.hosts.rented import rented_host
 from launcher.money import Usd
-from launcher.offers.source import MOST_USD_PER_GPU_HOUR, number, text, usd
+from launcher.offers.source import MOST_USD_PER_GPU_HOUR, text
 from launcher.providers.base import (
     Charge,
     CreateRefusedError,
@@ -54,47 +53,27 @@ from launcher.providers.base import (
     SoldOutError,
     by_rate,
 )
-from launcher.providers.brev_command import CREATE_S, BrevCommand, Done, Org, has_login, user_folder
+from launcher.providers.brev.command import CREATE_S, BrevCommand, Org, has_login, user_folder
+from launcher.providers.brev.creating import STARTUP, disk_of, disk_rate, rate_of, row_of, why_not
+from launcher.providers.brev.known import LABEL, Known
 from launcher.providers.traits import Traits, traits_of_provider
 from launcher.watchdog import watch
-from recipes.contract import write_json
 
 UNTOLD_USD_PER_HOUR = Usd(MOST_USD_PER_GPU_HOUR)  # what a rate counts as that nobody tells: no approval allows it
 PAUSE_S = 1.0  # between two questions after an empty list
 PROBE_S = 5.0
-_HOURS_A_MONTH = 730
 _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/=]+( [A-Za-z0-9@._-]+)?")
 
 # brev-cli, pkg/entity: of an instance, and of its build. RUNNING is said as UNHEALTHY where its health is that.
 _UP = ("RUNNING", "UNHEALTHY")
 _ENDED = ("FAILURE", "STOPPED", "STOPPING", "DELETING")
 _BROKEN = ("CREATE_FAILED",)
-
-#: What is known of a lease and goes into the ledger with its machine.
-_KEPT = ("org", "org_name", "kind", "asked_at", "disk_usd_per_hour", "running_at", "not_running_at", "host", "port")
-
-# Said before anything is asked of Brev's server (pkg/cmd/gpucreate, validateInstanceTypeAvailability), and by the
-# server for a type that it does not have.
-_SOLD_OUT = re.compile(r"currently unavailable|no capacity|not a recognized type|is invalid or unavailable")
-# A client's error by the server's word (pkg/store/http.go): URL, status, body. 408 and 429 prove nothing.
-_REFUSED = re.compile(r"(?:\s|^)4(?!08|29)\d\d\s|already exists|duplicate workspace|not logged in|logged out|"
-                      r"name must|instance-type listing was unavailable", re.IGNORECASE)  # fmt: skip
 _NOT_FOUND = re.compile(r"not found|no instance named", re.IGNORECASE)
 
-# Runs on the instance when it has booted, as root or as its user: both may be the one that ssh asks for.
-_STARTUP = """#!/bin/bash
-line='{key}'
-for home in "$HOME" /root /home/*; do
-  [ -d "$home" ] || continue
-  [ "$(id -u)" = 0 ] || [ "$home" = "$HOME" ] || continue
-  mkdir -p "$home/.ssh" && touch "$home/.ssh/authorized_keys" || continue
-  grep -qxF "$line" "$home/.ssh/authorized_keys" || printf '%s\\n' "$line" >>"$home/.ssh/authorized_keys"
-  chmod 700 "$home/.ssh" && chmod 600 "$home/.ssh/authorized_keys"
-  [ "$(id -u)" != 0 ] || chown -R --reference="$home" "$home/.ssh"
-done
-"""
+
+class _AnotherOrgError(ProviderError):
+    """The login is not of the organization that the lease was rented in."""
 
 
 class BrevProvider:
@@ -106,9 +85,7 @@ class BrevProvider:
         traits = traits_of_provider(self.name, "direct")
         assert traits
         self.traits: Traits = traits
-        self._folder = home.root / "rented" / "brev"
-        self._clock = clock
-        self._gone: dict[str, dict[str, Any]] = {}  # of leases that are over: their charge may still be asked for
+        self._known, self._clock = Known(home), clock
 
     def unusable(self) -> str | None:
         """Without the command or a login."""
@@ -124,61 +101,62 @@ class BrevProvider:
         """Exactly one type, at no more than the intent's rate; see the contract."""
         if intent.keys is None or not _KEY.fullmatch(intent.keys.public):
             raise CreateRefusedError("without keys of its own nobody could enter the instance: it was not asked for.")
-        if not _LABEL.fullmatch(intent.label) or not _KIND.fullmatch(intent.offer.instance_type):
+        if not LABEL.fullmatch(intent.label) or not _KIND.fullmatch(intent.offer.instance_type):
             raise CreateRefusedError(f"Brev knows no instance type {intent.offer.instance_type!r} by that name.")
         problem = self.unusable()
         if problem:
             raise CreateRefusedError(f"Brev cannot be asked: {problem}.")
         try:
-            command = self._command(intent.label, None)
+            command = self._command(intent.label)
             org = command.orgs()[0]
             if org is None:
                 raise ProviderError("Brev did not say which organization is active.", fix="brev set NAME")
             command.set_up(org)
-            row = _row_of(command, intent.offer.instance_type)
+            row = row_of(command, intent.offer.instance_type)
         except ProviderError as error:
             self.forget(intent.label)
             raise CreateRefusedError(f"{error.problem} No instance was asked for.", fix=error.fix) from None
-        rate, kind = _rate(row), intent.offer.instance_type
+        rate, kind = rate_of(row), intent.offer.instance_type
         if rate is None or rate > intent.max_usd_per_hour:
             self.forget(intent.label)
             now = "no longer" if rate is None else f"at ${rate} an hour now; ${intent.max_usd_per_hour} is approved"
             raise SoldOutError(f"Brev offers {kind} {now}.")
-        disk_gb = _disk(row, intent.disk_gb)
-        self._learn(
+        disk_gb = disk_of(row, intent.disk_gb)
+        self._known.learn(
             intent.label, org=org.id, org_name=org.name, kind=kind, asked_at=iso(self._clock.now()),
-            usd_per_hour=str(rate), disk_usd_per_hour=_disk_rate(row, disk_gb), keys=str(intent.keys.folder),
+            usd_per_hour=str(rate), disk_usd_per_hour=disk_rate(row, disk_gb), keys=str(intent.keys.folder),
         )  # fmt: skip
         self._create(command, intent, disk_gb)
+        self._known.learn(intent.label, created=True)
         with suppress(ProviderError):  # what cannot be asked for now leaves the price of before
-            rate = max(rate, _rate(_row_of(command, kind)) or rate)
-        self._learn(intent.label, usd_per_hour=str(rate))
+            rate = max(rate, rate_of(row_of(command, kind)) or rate)
+        self._known.learn(intent.label, usd_per_hour=str(rate))
         machine = self.find(intent.label)[1]
-        return machine or Machine(intent.label, intent.label, rate, self._facts(intent.label))
+        return machine or Machine(intent.label, intent.label, rate, self._known.facts(intent.label))
 
     def find(self, label: str) -> tuple[Presence, Machine | None]:
         """By its label, or its id, in the list of its organization; see this module's words for what is proof."""
-        known = self._known(label)
+        known = self._known.of(label)
         try:
             row = _of(self._look(label)[1], label, known)
         except (ProviderError, OSError):
             return Presence.UNKNOWN, None
         if row is not None:
             return Presence.PRESENT, self._machine(row, label)
-        if known.get("ref") and not known.get("deleted_at"):
+        if self._known.is_due(label):
             return Presence.UNKNOWN, None
-        if self._is_young(known) or self._answers(known):
+        if self._known.is_young(label, self._clock.now(), self.traits.listing_lag_s) or self._answers(known):
             return Presence.UNKNOWN, None
         return Presence.ABSENT, None
 
     def listing(self) -> Listing:
         """Every instance of the active organization and of those that hold a lease of ours."""
-        labels = self._labels()
+        labels = self._known.labels()
         machines: dict[str, Machine] = {}
         asked: set[str] = set()
         try:
             for label in (".listing", *labels):
-                if str(self._known(label).get("org")) in asked:
+                if str(self._known.of(label).get("org")) in asked:
                     continue
                 command, rows = self._look(label)
                 asked.add(command.org)
@@ -187,12 +165,12 @@ class BrevProvider:
         except (ProviderError, OSError):
             return Listing(tuple(machines.values()), complete=False)
         named = {machine.label for machine in machines.values()} | set(machines)
-        missing = [label for label in labels if self._is_due(label) and label not in named]
+        missing = [label for label in labels if self._known.is_due(label) and label not in named]
         return Listing(tuple(machines.values()), complete=not missing)
 
     def connect(self, machine: Machine, keys: LeaseKeys) -> Host | None:
         """Where `brev refresh` says that it answers; None until it runs."""
-        self._meet(machine)
+        self._known.meet(machine)
         presence, seen = self.find(machine.label)
         if seen is None:
             if presence is Presence.ABSENT:
@@ -204,14 +182,16 @@ class BrevProvider:
         if status not in _UP:
             return None
         try:
-            address = self._command(machine.label, None).address_of(machine.label)
+            address = self._command(machine.label).address_of(machine.label)
         except ProviderError:
             return None  # asked again
         except ValueError as error:
             raise MachineFailedError(f"Brev gives no ssh address for this instance: {error}.") from None
         if address is None:
             return None
-        self._learn(machine.label, host=address.host, port=address.port, user=address.user, keys=str(keys.folder))
+        self._known.learn(
+            machine.label, host=address.host, port=address.port, user=address.user, keys=str(keys.folder)
+        )
         return rented_host(address, keys, machine.label, self._clock)
 
     def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
@@ -221,7 +201,7 @@ class BrevProvider:
 
     def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
         """Its disk from the create on, its GPU from `RUNNING` on, in begun minutes, at the rate of its type."""
-        known = self._known(machine.label) or self._gone.get(machine.label, {})
+        known = self._known.last(machine.label)
         facts = machine.facts | known
         disk = {"disk_usd_per_hour": facts.get("disk_usd_per_hour", "0")}
         stored = by_rate(replace(machine, usd_per_hour=Usd(0), facts=disk), since, until, self.traits.billing_step_s)
@@ -234,45 +214,45 @@ class BrevProvider:
 
     def destroy(self, machine: Machine) -> None:
         """Ask for the end of every instance with the lease's label, and of its id. Takes minutes."""
-        self._meet(machine)
+        label, ref = machine.label, self._known.of(machine.label).get("ref")
+        self._known.meet(machine)
         try:
-            command, rows = self._look(machine.label)
-        except OSError as error:
-            raise ProviderError(f"Brev cannot be asked: {error.strerror}.") from None
-        known = self._known(machine.label)
-        doomed = [row["id"] for row in rows if row["name"] == machine.label or row["id"] == known.get("ref")]
-        for row in rows:
-            if row["id"] in doomed:
-                self._machine(row, machine.label)  # whether it runs is of interest a last time
-        known = self._known(machine.label)
-        never_ran = True if known.get("not_running_at") and not known.get("running_at") else None
-        for name in doomed or [machine.label]:
+            command, rows = self._look(label)
+        except _AnotherOrgError:
+            raise
+        except (ProviderError, OSError):  # the delete needs no list of ours
+            command, rows = self._command(label), []
+        doomed = [row for row in rows if row["name"] == label or row["id"] == ref]
+        for row in doomed:
+            self._machine(row, label)  # whether it runs is of interest a last time
+        known, gone = self._known.of(label), True
+        for name in [row["id"] for row in doomed] or [str(known.get("ref") or label)]:
             done = command.ask("delete", name)
             if done.code and not _NOT_FOUND.search(done.err + done.out):
                 raise ProviderError(f"Brev did not accept the delete: {done.words}.")
-        if not known.get("deleted_at"):
-            self._learn(machine.label, deleted_at=iso(self._clock.now()), never_ran=never_ran)
+            gone = gone and done.code != 0
+        young = not known.get("ref") and self._known.is_young(label, self._clock.now(), self.traits.listing_lag_s)
+        if known.get("deleted_at") or (gone and young):
+            return  # what is too new to be listed is not found either
+        never_ran = True if doomed and not known.get("running_at") else None
+        self._known.learn(label, deleted_at=iso(self._clock.now()), never_ran=never_ran)
 
     def forget(self, label: str) -> None:
         """Remove the lease's home here, and all that it knows."""
-        import shutil
-
-        self._gone[label] = self._known(label)
-        if _LABEL.fullmatch(label):
-            shutil.rmtree(self._folder / label, ignore_errors=True)
+        self._known.forget(label)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def _command(self, label: str, org: Org | None) -> BrevCommand:
-        command = BrevCommand(self._folder / label)
-        command.set_up(org)
+    def _command(self, label: str) -> BrevCommand:
+        """The command in a lease's home, in its organization; in the user's active one for a lease not known here."""
+        known = self._known.of(label)
+        command = BrevCommand(self._known.home(label))
+        command.set_up(Org(str(known["org"]), str(known.get("org_name") or "")) if known.get("org") else None)
         return command
 
     def _look(self, label: str) -> tuple[BrevCommand, list[dict[str, Any]]]:
         """The instances of a lease's organization. Raises ProviderError where it is not sure to be that one."""
-        known = self._known(label)
-        org = Org(str(known["org"]), str(known.get("org_name") or "")) if known.get("org") else None
-        command = self._command(label, org)
+        command, org = self._command(label), self._known.of(label).get("org")
         before = command.orgs()[0]
         rows = command.instances()
         for _ in range(0 if rows else 2):
@@ -282,9 +262,9 @@ class BrevProvider:
         after = command.orgs()[0]
         if before is None or after is None or before.id != after.id:
             raise ProviderError("Brev did not say whose instances it listed.")
-        if org is not None and before.id != org.id:
-            raise ProviderError(
-                f"the login to Brev is of organization {before.id}; the lease was rented in {org.id}.",
+        if org is not None and before.id != org:
+            raise _AnotherOrgError(
+                f"the login to Brev is of organization {before.id}; the lease was rented in {org}.",
                 fix="Log in as a member of that organization: brev login",
             )
         command.org = before.id
@@ -294,7 +274,7 @@ class BrevProvider:
         """`brev create`, detached. Raises as the contract says; a lease that nothing was made for is forgotten."""
         assert intent.keys
         script = command.home / "startup.sh"
-        script.write_text(_STARTUP.replace("{key}", intent.keys.public), encoding="utf-8")
+        script.write_text(STARTUP.replace("{key}", intent.keys.public), encoding="utf-8")
         wanted: dict[str, Any] = {"type": intent.offer.instance_type}
         if disk_gb is not None:
             wanted["target_disk_gb"] = disk_gb
@@ -302,14 +282,14 @@ class BrevProvider:
                            stdin=json.dumps([wanted]), seconds=CREATE_S)  # fmt: skip
         if done.code == 0:
             return
-        error = _why_not(done)
+        error = why_not(done)
         if isinstance(error, CreateRefusedError):
             self.forget(intent.label)
         raise error
 
     def _machine(self, row: dict[str, Any], label: str) -> Machine:
         """An instance's row, with what is known of the lease; Brev does not tell the rate of any other."""
-        known, status = self._known(label), text(row["status"])
+        known, status = self._known.of(label), text(row["status"])
         facts = {
             "status": status,
             "build_status": text(row.get("build_status")),
@@ -320,8 +300,8 @@ class BrevProvider:
         now, since = iso(self._clock.now()), known.get("running_at")
         if not since and status in _UP:  # at the latest from the last look at which it did not run
             since = known.get("not_running_at") or known.get("asked_at")
-        self._learn(label, ref=row["id"], running_at=since, not_running_at=None if since else now)
-        facts |= self._facts(label)
+        self._known.learn(label, ref=row["id"], running_at=since, not_running_at=None if since else now)
+        facts |= self._known.facts(label)
         return Machine(row["id"], label, Usd(str(known.get("usd_per_hour", UNTOLD_USD_PER_HOUR))), facts)
 
     def _answers(self, known: dict[str, Any]) -> bool:
@@ -332,123 +312,9 @@ class BrevProvider:
         shown = _host_key(Address(str(known["host"]), int(known["port"])), pinned) if pinned else None
         return shown is not None and shown == pinned
 
-    # -- what is known here -----------------------------------------------------------------------------------------
-
-    def _path(self, label: str) -> Path:
-        return self._folder / label / "lease.json"
-
-    def _known(self, label: str) -> dict[str, Any]:
-        try:
-            held = json.loads(self._path(label).read_text(encoding="utf-8")) if _LABEL.fullmatch(label) else {}
-        except (OSError, ValueError):
-            return {}
-        return held if isinstance(held, dict) else {}
-
-    def _learn(self, label: str, **facts: Any) -> None:
-        """Keep what is told; None tells nothing."""
-        held = self._known(label)
-        told = held | {name: value for name, value in facts.items() if value is not None}
-        if told != held and _LABEL.fullmatch(label):
-            write_json(self._path(label), told)
-
-    def _meet(self, machine: Machine) -> None:
-        """Learn from a machine that the ledger kept: this may be another computer than the one that rented it."""
-        known, facts = self._known(machine.label), machine.facts
-        names = (
-            "org",
-            "org_name",
-            "kind",
-            "asked_at",
-            "disk_usd_per_hour",
-            "running_at",
-            "not_running_at",
-            "host",
-            "port",
-        )
-        fresh = {name: facts[name] for name in names if name in facts and name not in known}
-        ref = machine.ref if machine.ref != machine.label else None
-        self._learn(machine.label, ref=known.get("ref") or ref, **fresh,
-                    usd_per_hour=known.get("usd_per_hour") or str(machine.usd_per_hour))  # fmt: skip
-
-    def _facts(self, label: str) -> dict[str, Any]:
-        known = self._known(label)
-        names = (
-            "org",
-            "org_name",
-            "kind",
-            "asked_at",
-            "disk_usd_per_hour",
-            "running_at",
-            "not_running_at",
-            "host",
-            "port",
-        )
-        facts = {name: known[name] for name in names if name in known}
-        return facts | {"rate_of": "brev search", "billed_from": known.get("asked_at", "")}
-
-    def _labels(self) -> list[str]:
-        found = self._folder.glob("*/lease.json") if self._folder.is_dir() else ()
-        return sorted(path.parent.name for path in found)
-
-    def _is_young(self, known: dict[str, Any]) -> bool:
-        """Whether its machine may be so new that a list does not show it yet."""
-        if known.get("deleted_at") or not known.get("asked_at"):
-            return False
-        age_s = (self._clock.now() - parse_iso(str(known["asked_at"]))).total_seconds()
-        return age_s < self.traits.listing_lag_s
-
-    def _is_due(self, label: str) -> bool:
-        """Whether a complete list must show it."""
-        known = self._known(label)
-        return bool(known.get("ref")) and not known.get("deleted_at")
-
 
 def _of(rows: Iterable[dict[str, Any]], label: str, known: dict[str, Any]) -> dict[str, Any] | None:
     return next((row for row in rows if row["name"] == label or row["id"] == known.get("ref")), None)
-
-
-def _row_of(command: BrevCommand, kind: str) -> dict[str, Any] | None:
-    """The dearest row of an instance type in `brev search`, which takes a type alone; None where there is none."""
-    rows = command.ask_json("search", "gpu", "--json")
-    if not isinstance(rows, list):
-        raise ProviderError("Brev did not list its instance types.")
-    found = [row for row in rows if isinstance(row, dict) and row.get("type") == kind and _rate(row) is not None]
-    return max(found, key=lambda row: _rate(row) or Usd(0), default=None)
-
-
-def _rate(row: dict[str, Any] | None) -> Usd | None:
-    try:
-        return usd(row.get("price_per_hour"), "price") if row else None
-    except ValueError:
-        return None
-
-
-def _disk(row: dict[str, Any] | None, wanted_gb: int) -> int | None:
-    """The size to ask for, within what the type allows; None where it is fixed or not told."""
-    row = row or {}
-    least, most = number(row.get("disk_min_gb")), number(row.get("disk_max_gb"))
-    if least is None or most is None or least >= most:
-        return None
-    return round(min(max(wanted_gb, least), most))
-
-
-def _disk_rate(row: dict[str, Any] | None, disk_gb: int | None) -> str:
-    """Dollars an hour for the disk; 120 GB is what Brev gives unasked (pkg/store/workspace.go)."""
-    try:
-        monthly = usd((row or {}).get("disk_price_per_gb_mo") or 0, "disk price")
-    except ValueError:
-        monthly = Usd(0)
-    return str((Decimal(monthly) * (disk_gb or 120) / _HOURS_A_MONTH).quantize(Decimal("0.00000001")))
-
-
-def _why_not(done: Done) -> ProviderError:
-    """What a failed create proves: that the type is gone, that Brev refused, or nothing."""
-    said = f"{done.err}\n{done.out}"
-    if _SOLD_OUT.search(said) and "Failed:" not in said:
-        return SoldOutError(f"Brev: {done.words}.")
-    if _REFUSED.search(said) and not re.search(r"(?:\s|^)(?:5\d\d|408|429)\s", said):
-        return CreateRefusedError(f"Brev refused: {done.words}.")
-    return ProviderError(f"Brev's command failed ({done.words}): there may be an instance.")
 
 
 def _host_key(address: Address, like: str) -> str | None:
