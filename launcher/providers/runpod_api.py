@@ -44,13 +44,15 @@ _REFUSED = re.compile(
 _INVALID = re.compile(r"cannot query field|syntax error|is not defined by type|graphql_validation_failed")
 _NOT_FOUND = re.compile(r"pod not found|no pod|does not exist")
 
-# The start of any image: this lease's key alone, and an ssh server and rsync where the image has none.
+# The start of any image: this lease's key alone; an ssh server, rsync and Python where the image has none, and that
+# Python where an ssh session looks for it, whatever PATH the image sets.
 _START = """
 mkdir -p ~/.ssh && chmod 700 ~/.ssh && echo "$PUBLIC_KEY_OF_LEASE" >>~/.ssh/authorized_keys
 chmod 600 ~/.ssh/authorized_keys
 if ! command -v rsync || ! [ -x /usr/sbin/sshd ] || ! command -v python3; then
   apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y openssh-server rsync python3
 fi
+[ -x /usr/bin/python3 ] || [ -x /usr/local/bin/python3 ] || ln -s "$(command -v python3)" /usr/local/bin/python3
 mkdir -p /run/sshd && ssh-keygen -A
 service ssh start || /usr/sbin/sshd
 sleep infinity
@@ -178,7 +180,7 @@ def label_of(name: str) -> str:
     """The label in a pod's name: what SkyPilot has made of one of ours is undone, any other name is itself."""
     bare = _OF_SKYPILOT.sub("", name)
     label = re.sub(r"(?<=-\d{8})t(?=\d{6}$)", "T", bare)
-    return label if bare != name and carries(name, label) else name
+    return label if bare.startswith("pl-") and carries(name, label) else name
 
 
 def _refusal(line: Line, faults: Any, status: int) -> ProviderError:

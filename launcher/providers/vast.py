@@ -98,8 +98,7 @@ class VastProvider:
         """By its id where one is known, else by the label; see this module's words for what is proof."""
         try:
             refs = self._known.refs(label)
-            contracts = None if refs else self._api.contracts(label)
-            look = self._api.look(refs or contracts or [])
+            look = self._api.single(refs) if refs else self._api.look(self._api.contracts(label))
         except ProviderError:
             return Presence.UNKNOWN, None
         found = [m for ref, m in look.machines.items() if ref in refs or m.label == label]

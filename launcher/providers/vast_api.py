@@ -23,7 +23,10 @@ MOST_PAGES = 40  # of 25 instances
 MOST_CONTRACTS = 25  # of one account, that a list does not show, are looked up by their ids
 
 # Vast puts an ssh server into any image; rsync and Python are the image's affair.
-_ONSTART = "command -v rsync && command -v python3 || { apt-get update && apt-get install -y rsync python3; }"
+_ONSTART = """
+command -v rsync && command -v python3 || { apt-get update && apt-get install -y rsync python3; }
+[ -x /usr/bin/python3 ] || [ -x /usr/local/bin/python3 ] || ln -s "$(command -v python3)" /usr/local/bin/python3
+"""
 ENDED = ("exited", "stopped", "offline")
 _SOLD_OUT = re.compile(r"no_such_ask|not available|unavailable|already rented|no longer")
 _NOT_FOUND = re.compile(r"no_such_instance|not found|no such instance|not_found")
@@ -55,6 +58,7 @@ class Api:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.running: dict[str, str] = {}
+        self._accounts: dict[str, str] = {}  # key -> whose it is
 
     def _asked(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None,
                seconds: float = ANSWER_S) -> Said:  # fmt: skip
@@ -73,11 +77,15 @@ class Api:
             raise CreateRefusedError(f"Vast cannot be asked: {error}.") from None
 
     def account(self) -> str:
-        """Whose key it is."""
+        """Whose key it is; asked once, since a key does not change hands."""
+        key = self._client().api_key
+        if key in self._accounts:
+            return self._accounts[key]
         said = self._asked("GET", "/users/current")
         found = _id(said.body.get("id")) if said.good and isinstance(said.body, dict) else ""
         if not found:
             raise ProviderError("Vast did not say whose account it is.")
+        self._accounts[key] = found
         return found
 
     def refuse_if_dearer(self, intent: Intent) -> None:
@@ -142,7 +150,7 @@ class Api:
         return True  # `consistent` compares
 
     def look(self, refs: list[str]) -> Look:
-        """The list, page by page, and single instances; the account is asked for before and after."""
+        """The list, page by page, and single instances."""
         look = Look(self.account())
         token, count, total = None, 0, None
         for _ in range(MOST_PAGES):
@@ -164,9 +172,12 @@ class Api:
                 break
         look.whole = look.whole and not token and total in (None, count)
         look.exact = {ref: self.exact(ref, look.account) for ref in refs}
-        if self.account() != look.account:
-            raise ProviderError("the account changed between two questions.")
         return look
+
+    def single(self, refs: list[str]) -> Look:
+        """Single instances, without the list."""
+        account = self.account()
+        return Look(account, exact={ref: self.exact(ref, account) for ref in refs})
 
     def exact(self, ref: str, account: str) -> Machine | None:
         """One instance by its id; None when Vast says that there is none."""

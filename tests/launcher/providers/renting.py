@@ -96,6 +96,6 @@ class Renting:
 
 def hurried(provider: Any) -> Any:
     """The same provider with less patience than a real cloud needs."""
-    provider.traits = replace(provider.traits, listing_lag_s=2.0, delete_s=4.0, apart_s=0.2)
+    provider.traits = replace(provider.traits, listing_lag_s=2.0, delete_s=2.5, apart_s=0.2)
     provider.create_s = 2.0
     return provider
