@@ -82,7 +82,8 @@ class RunPod:
             try:
                 if isinstance(owner, Machine):
                     self._may(owner, field)
-                data[field.alias] = self._do(field, fault)
+                by = "itself" if isinstance(owner, Machine) else "account"
+                data[field.alias] = self._do(field, fault, by)
             except QueryError as error:
                 return Reply({"errors": [{"message": str(error)}], "data": {field.alias: None}})
             reply.cut = reply.cut or bool(fault and fault.fault == "malformed_list")
@@ -101,7 +102,7 @@ class RunPod:
         if not (allowed and self.terms["self_destroy"]):
             raise QueryError("Unauthorized: this key is scoped to its pod")
 
-    def _do(self, field: Field, fault: Any) -> Any:
+    def _do(self, field: Field, fault: Any, by: str) -> Any:
         asked = field.arguments.get("input") or {}
         if field.name == "gpuTypes":
             return pick([row for row in self._types() if asked.get("id") in (None, row["id"])], field.fields)
@@ -113,7 +114,7 @@ class RunPod:
             machine = self._find(asked.get("podId"))
             return pick(self._pod(machine), field.fields) if machine else None
         if field.name == "podTerminate":
-            self._end(self._known(asked, "terminate"))
+            self._end(self._known(asked, "terminate"), by)
             return None
         if field.name == "podStop":
             machine = self._known(asked, "stop")
@@ -165,8 +166,8 @@ class RunPod:
             raise QueryError(f"pod not found to {verb}")
         return machine
 
-    def _end(self, machine: Machine) -> None:
-        self.cloud.destroy(machine)
+    def _end(self, machine: Machine, by: str) -> None:
+        self.cloud.destroy(machine, by=by)
 
     def _myself(self, fault: Any) -> dict[str, Any]:
         pods = [self._pod(machine) for machine in self.cloud.seen(self.name)]
@@ -295,7 +296,7 @@ class RunPod:
         if not machine_ or operation == "other":
             return Reply({"error": "pod not found"}, 404)
         if operation == "delete":
-            self._end(machine_)
+            self._end(machine_, "itself" if own else "account")
             return Reply("", 204)
         return Reply(_as_rest(self._pod(machine_)))
 

@@ -25,6 +25,7 @@ class Ground:
     key: str  # the setting that holds the account's key
     redirect: str = ""  # the setting that sends its questions elsewhere, where it asks over HTTP itself
     gpu_from_running: bool = False  # before a machine runs, only its disk is billed
+    ends_itself: bool = False  # with a right of its own, where its provider grants that (this cloud does)
 
 
 def _offer(provider: str, offer_id: str, usd: str) -> Offer:
@@ -35,11 +36,11 @@ GROUNDS = (
     Ground(
         "runpod", "runpod", RunPodProvider,
         (_offer("runpod", "NVIDIA L40S/secure", "0.86"), _offer("runpod", "NVIDIA A40/community", "0.35")),
-        key="RUNPOD_API_KEY", redirect="RUNPOD_API_BASE_URL",
+        key="RUNPOD_API_KEY", redirect="RUNPOD_API_BASE_URL", ends_itself=True,
     ),
     Ground(
         "vast", "vast", VastProvider,
         (_offer("vast", "12345690", "0.60"), _offer("vast", "12345678", "0.28")),
-        key="VAST_API_KEY", redirect="VAST_URL", gpu_from_running=True,
+        key="VAST_API_KEY", redirect="VAST_URL", gpu_from_running=True, ends_itself=True,
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -49,6 +50,20 @@ def test_a_machine_is_rented_entered_armed_and_released_with_proof(renting: Rent
     slack = hourly * (late_s + 2 * row["billing_step_s"]) / 3600
     assert abs(Decimal(row["usd"]) - charged) <= slack
     assert not list(renting.home.root.glob("rented/*/*.json"))
+
+
+def test_an_armed_machine_ends_its_work_and_itself_when_nobody_else_does(renting: Renting) -> None:
+    lease = renting.rent()
+    host = renting.enter(lease)
+    host.start("work", ["sleep", "600"], {})
+    renting.provider.arm(machine_of(lease), host, renting.clock.now() + timedelta(seconds=1))
+    if renting.ground.ends_itself:
+        until(lambda: not renting.billing())
+        assert renting.cloud.events("delete")[-1]["by"] == "itself"
+    else:
+        until(lambda: host.status("work").state != "running")
+        assert renting.billing() == {lease.label}
+    assert renting.release(lease).state is LeaseState.RELEASED
 
 
 def test_another_process_finds_enters_charges_and_ends_it_by_the_ledger_alone(renting: Renting) -> None:
