@@ -58,6 +58,9 @@ class JobResources(_Part):
     )
     gpus: Literal["any"] | tuple[GpuName, ...] = Field("any", description="any, or GPU names")
     nodes: Annotated[int, Field(ge=1, le=64, description="machines")] = 1
+    provision_timeout_s: Annotated[float, Field(ge=10, le=7200)] | None = Field(
+        None, description="seconds until a rented machine must answer, or the next is tried; absent: the provider's"
+    )
     via: Literal["auto", "direct", "skypilot"] = Field(
         "auto", description="engine, where both can rent: auto takes SkyPilot for RunPod, ourselves for Vast and Brev"
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+
 from launcher.clock import Clock
+from launcher.errors import BadInputError
 from launcher.hosts.lease_keys import Address, LeaseKeys
 from launcher.hosts.link import Patience
 from launcher.hosts.ssh import SshHost
 
+LINE_PATIENCE = "LAUNCHER_LINE_PATIENCE_S"
 ENVIRONMENT = "parakeet-env"  # in the home there: what the `setup` of sky/*.yaml makes, or links to
 
 
@@ -15,7 +20,24 @@ def rented_host(address: Address, keys: LeaseKeys, label: str, clock: Clock,
     """The machine at `address` as a host; the lease's folder is ~/parakeet/LABEL."""
     home = home_of(address.user)
     python = f"{home}/{ENVIRONMENT}/bin/python"
+    patience = patience or Patience(total_s=line_patience_s())
     return SshHost(address, keys, f"{home}/parakeet/{label}", python, clock, patience=patience)
+
+
+def line_patience_s() -> float:
+    """Seconds without an answer after which a machine counts as lost; $LAUNCHER_LINE_PATIENCE_S, else 300."""
+    told = os.environ.get(LINE_PATIENCE)
+    if not told:
+        return Patience.total_s
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds <= 86_400:
+        raise BadInputError(
+            "is no patience with a line.", key=LINE_PATIENCE, value=told, fix="Give seconds, such as 300."
+        )
+    return seconds
 
 
 def home_of(user: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -138,10 +138,15 @@ class _Judge:
             each.why_not = self._too_much(each)
         return each.why_not is None
 
+    def _traits(self, offer: Offer) -> Traits:
+        """The provider's, with the patience that the job has."""
+        traits, patience_s = traits_of(offer) or _unknown(offer), self._rules.provision_timeout_s
+        return traits if patience_s is None else replace(traits, provision_timeout_s=patience_s)
+
     def ceiling(self, each: Judged) -> Ceiling:
         """The most a run there may cost."""
         if each.ceiling is None:
-            traits, budget = traits_of(each.offer) or _unknown(each.offer), self._purse.budget
+            traits, budget = self._traits(each.offer), self._purse.budget
             caps, rate, within = [self._purse.now_usd], None, self._wishes.within
             if within is not None and within.covers(each.offer):
                 rate = within.max_usd_per_hour

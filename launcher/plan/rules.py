@@ -15,6 +15,7 @@ class Rules:
 
     def __init__(self, job: Job, budget: Budget, provider: str | None = None, gpu: str | None = None) -> None:
         self._job, self._budget, self._provider = job, budget, provider
+        self.provision_timeout_s = job.resources.provision_timeout_s
         named = job.resources.gpus if job.resources.gpus != "any" else ()
         self._gpus = frozenset(each.name for name in ((gpu,) if gpu else named) for each in matching(name))
         self._job_providers = allowed_providers(job.resources.providers)
