@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from launcher.prepare import Prepared
 from launcher.providers.traits import Traits, traits_of
 
 KEPT = 12  # candidates that fit and are listed; the rest are counted
+KEPT_INSTEAD = 3  # of whatever kind
 KEPT_UNFIT = 6  # that do not, one a reason
 
 MOST_FAILURES = 0.5  # above it, one more attempt is not enough: the ceiling holds one
@@ -81,7 +83,8 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
     choice = _inside(wishes, ranking, judge) or _choose(wishes, local, cheapest, fastest)
     if choice is None:
         raise _nothing_fits(job, ranking, refused, market)
-    listed = _listed(ranking, judge, [choice, cheapest, fastest, local])
+    instead = _instead(ranking, judge, choice)
+    listed = _listed(ranking, judge, [choice, cheapest, fastest, local, *instead])
     candidates = (*(_candidate(each, judge) for each in listed), *_unfit(ranking, judge))
     place = {id(each): index for index, each in enumerate(listed)}
     traits = traits_of(choice.offer)
@@ -202,6 +205,14 @@ def _choose(wishes: Wishes, local: Judged | None, cheapest: Judged | None,
     return local or cheapest  # at price 0 this machine is the cheapest, too
 
 
+def _instead(ranking: Ranking, judge: _Judge, choice: Judged) -> list[Judged]:
+    """The cheapest ones beside the choice, of whatever kind: one of them is rented where it is not to be had."""
+    if choice.offer.usd_per_hour == ZERO:
+        return []
+    fitting = (each for each in ranking.by_cost() if each is not choice and judge.fits(each))
+    return list(islice(fitting, KEPT_INSTEAD))
+
+
 def _listed(ranking: Ranking, judge: _Judge, always: Iterable[Judged | None]) -> list[Judged]:
     """The ones worth showing, best first: one of each kind while there are many."""
     shown = {id(each): each for each in ranking.best_of_each_kind(judge.fits)[:KEPT]}
@@ -275,10 +286,14 @@ def _index_of_local(candidates: tuple[Candidate, ...]) -> int | None:
 
 
 def _inside_ceiling(listed: list[Judged], judge: _Judge, ceiling: Usd, choice: Judged) -> list[Judged]:
-    """What may be rented under this approval: the choice, and the others shown that stay under its ceiling."""
+    """What may be rented under this approval: the choice, and the others shown that its amount pays for, too.
+
+    Where the choice is not to be had, the next one needs no money for one more attempt.
+    """
     if ceiling == ZERO:
         return [choice]
-    return [choice, *(e for e in listed if e.offer.usd_per_hour > ZERO and judge.ceiling(e).usd <= ceiling)]
+    paid = (each for each in listed if each.offer.usd_per_hour > ZERO and each.why_not is None)
+    return [choice, *(e for e in paid if judge.ceiling(e).usd - judge.ceiling(e).retry_usd <= ceiling)]
 
 
 def _nothing_fits(job: Job, ranking: Ranking, refused: dict[str, list[Offer]], market: Market) -> RefusedError:

@@ -13,7 +13,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "unauthorized": ("any", {}),
     "error_after_create": ("create", {"status": 500}),
     "timeout_after_create": ("create", {"seconds": 600.0}),
-    "sold_out": ("create", {"offer": None}),
+    "sold_out": ("create", {"offer": None, "listed": False}),  # listed: gone only when it is asked for
     "price_change": ("create", {"factor": 2.0}),
     "empty_list": ("list", {}),
     "partial_list": ("list", {}),  # the older half, and nothing says that there is more
@@ -106,4 +106,5 @@ class Script:
 
     def standing(self, provider: str, name: str) -> list[Fault]:
         """Faults of this name that have strikes left, without using one."""
-        return [f for f in self.faults if f.fault == name and f.count > 0 and f.provider in (None, provider)]
+        here = [f for f in self.faults if f.fault == name and f.count > 0 and f.provider in (None, provider)]
+        return [f for f in here if not f.params.get("listed")]
