@@ -70,6 +70,7 @@ for bind in "${all[@]}"; do
   mkdir -p "$root$bind"
   mount --rbind "$bind" "$root$bind"
   mount -o remount,ro,bind "$root$bind"
+  case "$bind" in /root/*) chmod 711 "$root/root" ;; esac   # an image's programs are for all its users
 done
 
 # The host's own mounts are let go of: what remains to be seen is the machine.

@@ -92,8 +92,8 @@ def test_a_price_that_doubles_at_renting_is_released_at_once_and_the_next_one_tr
 
 
 def test_a_price_that_doubles_everywhere_ends_in_a_refusal(ground: RentedGround) -> None:
-    ground.cloud.fault("price_change", provider="brev", factor=2.0, count="always")
-    code, outcome, err = ground.run("run", ground.job("brev"), *YES)
+    ground.cloud.fault("price_change", provider="runpod", factor=2.0, count="always")
+    code, outcome, err = ground.run("run", ground.job("runpod"), *YES)
     assert (code, outcome.get("state")) == (4, "refused"), (outcome, err)
     assert "approved; released at once" in outcome["reason"]
     ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
