@@ -23,7 +23,9 @@ def with_engine(offers: Iterable[Offer], wish: Wish) -> Iterator[Offer]:
 
 
 def engine_of(provider: str, told: Via, wish: Wish) -> Via:
-    """The engine for one provider; `told` is what the source says, which holds where only one engine can."""
+    """The engine for one provider. `told` is what the source says: skypilot holds unless the job wishes otherwise."""
+    if told == "skypilot" and wish == "auto":
+        return told
     direct, through = can_rent(provider), can_rent(provider, "skypilot") and skypilot_is_installed()
     if wish == "skypilot" and through:
         return "skypilot"

@@ -14,7 +14,7 @@ import requests
 from tests.cloud.conftest import Standing, command, raise_cloud, until
 
 VastAI = pytest.importorskip("vastai.sdk").VastAI
-CHEAPEST, FAST = 12345678, 12345680
+CHEAPEST, NEXT, FAST = 12345678, 12345679, 12345680
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def running(sdk: Any, number: int) -> dict[str, Any]:
 
 def test_the_cheapest_offer_is_rented_by_its_id_entered_and_ended(sdk: Any, cloud: Standing, tmp_path: Path) -> None:
     rows = sdk.search_offers(query="gpu_name=RTX_4090 num_gpus=1", order="dph_total", storage=40)
-    assert [row["id"] for row in rows] == [CHEAPEST, FAST]
+    assert [row["id"] for row in rows] == [CHEAPEST, NEXT, FAST]
     assert rows[0]["dph_total"] > rows[0]["dph_base"] == 0.28
     number = rent(sdk, onstart_cmd="echo started >/root/onstart", env={"A": "b"})
     sdk.attach_ssh(instance_id=number, ssh_key=cloud.public_key)
