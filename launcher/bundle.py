@@ -140,12 +140,14 @@ def bring_home(folder: Path, name: str, homeward: Mapping[str, str]) -> None:
             write_atomic(table, buffer.getvalue())
 
 
-def relink(run_dir: Path) -> None:
+def relink(run_dir: Path, sent: Path | None = None) -> None:
     """Give the home copy of `finetune.yaml` what it names: the audio and the base, as links into the bundle.
 
-    So NVIDIA's own script takes that file here as it did on the machine; nothing is copied.
+    So NVIDIA's own script takes that file here as it did on the machine; nothing is copied. `sent`: the bundle as it
+    was sent, where that is not RUN/bundle.
     """
-    data, audio = run_dir / "data", run_dir / "bundle" / "data" / "audio"
+    root = sent or run_dir / "bundle"
+    data, audio = run_dir / "data", root / "data" / "audio"
     if not data.is_dir():
         return
     for manifest in sorted(data.glob("*.jsonl")):
@@ -155,7 +157,7 @@ def relink(run_dir: Path) -> None:
             if source.exists() and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(os.path.relpath(source, link.parent))
-    base = run_dir / "bundle" / "base.nemo"
+    base = root / "base.nemo"
     if base.exists() and not (data / "base.nemo").exists():
         (data / "base.nemo").symlink_to(os.path.relpath(base, data))
 

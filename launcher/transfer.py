@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from launcher.bundle import INDEX, Bundle
+from launcher.bundle import INDEX, Bundle, stage
 from launcher.data.headers import HeaderError, read_header
+from launcher.offers.offer import Offer
 from recipes.contract import sha256_of, write_json
 from recipes.manifest import read_manifest, write_manifest
 
@@ -26,17 +28,64 @@ _SUBTYPES = {"PCM_U8": "PCM_S8", "PCM_16": "PCM_16", "PCM_24": "PCM_24"}
 _CHANNELS = 8  # FLAC's most
 _BLOCK = 1 << 16  # samples read at once
 
-# Both measured on the 568 recorded prompts of Debian's asterisk-core-sounds-en-wav 1.6.1 (8 kHz, 24.5 MB): FLAC came
-# to 0.611 of the WAV bytes (gzip -6: 0.822), at 16.7 MB of WAV encoded and checked per second of a core's time.
+# All measured on the 568 recorded prompts of Debian's asterisk-core-sounds-en-wav 1.6.1 (8 kHz, 24.5 MB): FLAC came
+# to 0.611 of the WAV bytes, gzip -6 (about what rsync -z makes of WAV on its way) to 0.822; 16.7 MB of WAV are
+# encoded and checked per second of a core's time.
 FLAC_RATIO = 0.61
+SENT_RATIO = 0.82
 ENCODED_PER_S = 16e6
+
+FLAC, CHOICE = "flac", "sent.json"  # in a run's folder: the bundle encoded, and which one is sent
+
+
+def prepare_bundle(
+    run_dir: Path, manifests: Mapping[str, Path], base: Path | None, link_mbit_s: float | None
+) -> Bundle:
+    """What will be sent, made before anything is rented: RUN/bundle, or RUN/flac where that pays on the way there.
+
+    `link_mbit_s`: the slower of our uplink and the machine's downlink (`link_to`). None: nobody has told our uplink;
+    then it is FLAC, because encoding happens before anything bills: a wrong guess costs seconds here, the other way
+    round it costs rented minutes on the line that most people have.
+    Decided once a run: what comes home goes by the names that were sent. Raises BadInputError as `bundle.stage` does.
+    """
+    plain = stage(run_dir / "bundle", manifests, base, link=True)
+    choice = run_dir / CHOICE
+    try:
+        flac = json.loads(choice.read_text(encoding="utf-8"))["folder"] == FLAC
+    except (OSError, ValueError, KeyError, TypeError):
+        held = wav_bytes(plain)
+        flac = held > 0 if link_mbit_s is None else flac_pays(held, link_mbit_s)
+        write_json(choice, {"folder": FLAC if flac else "bundle", "link_mbit_s": _said(link_mbit_s)})
+    return as_flac(plain, run_dir / FLAC) if flac else plain
+
+
+def link_to(offer: Offer) -> float | None:
+    """Mbit/s from here to a machine: infinite to this one, None where nobody has told how fast our own line is.
+
+    Raises BadInputError for a LAUNCHER_UPLINK_MBPS that is no speed.
+    """
+    from launcher.estimate.phases import line_of, uplink_mbps
+
+    if offer.provider == "local":
+        return math.inf
+    ours = uplink_mbps()
+    return None if ours is None else min(ours, line_of(offer).down)
+
+
+def sent_bundle(run_dir: Path) -> Bundle:
+    """The bundle that a run sends, for the way home. Raises FileNotFoundError before one was prepared."""
+    try:
+        folder = json.loads((run_dir / CHOICE).read_text(encoding="utf-8"))["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
+        folder = "bundle"  # a run of before there was a choice
+    return Bundle.load(run_dir / (FLAC if folder == FLAC else "bundle"))
 
 
 def flac_pays(wav_bytes: int, up_mbit_s: float, cores: int | None = None) -> bool:
     """Whether sending FLAC saves more time on a link of `up_mbit_s` than encoding takes here."""
     if wav_bytes <= 0 or up_mbit_s <= 0:
         return False
-    saved_s = wav_bytes * (1 - FLAC_RATIO) / (up_mbit_s * 1e6 / 8)
+    saved_s = wav_bytes * (SENT_RATIO - FLAC_RATIO) / (up_mbit_s * 1e6 / 8)
     return saved_s > wav_bytes / (ENCODED_PER_S * max(1, cores or os.cpu_count() or 1))
 
 
@@ -146,3 +195,7 @@ def _index(bundle: Bundle) -> dict[str, Any]:
 
 def _facts(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _said(mbit_s: float | None) -> float | None:
+    return mbit_s if mbit_s is not None and math.isfinite(mbit_s) else None

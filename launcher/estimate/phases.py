@@ -220,6 +220,11 @@ def _inside_training(
     return decoding_s, written_gb / figure("phases.checkpoint_gb_per_s"), kept_gb
 
 
+def uplink_mbps() -> float | None:
+    """The user's own line, upwards, Mbps: None where nobody has told it. Raises BadInputError for no speed."""
+    return _own_line(UPLINK, "phases.user_up_mbps") if os.environ.get(UPLINK) else None
+
+
 def _own_line(variable: str, default: str) -> float:
     """The user's own line, Mbps: what the environment says, else an assumption. Raises BadInputError."""
     told = os.environ.get(variable)

@@ -124,6 +124,8 @@ class LeaseKeys:
         """Remove the pair: the lease has ended, nobody needs to get in again."""
         for name in ("key", "key.pub", "ssh_config"):
             (self.folder / name).unlink(missing_ok=True)
+        for socket in self.folder.glob("shared-*"):  # of a process that was killed
+            socket.unlink(missing_ok=True)
 
 
 def fingerprint(line: str) -> str:

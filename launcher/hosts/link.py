@@ -153,6 +153,12 @@ class Link:
             self._close()
             raise Lost(f"its answer broke off, exit {said.exited}")
 
+    @property
+    def stands(self) -> bool:
+        """Whether a connection to the machine with the pinned key is open, as far as one can know."""
+        held = self._connection
+        return held is not None and bool(held.is_connected)
+
     def close(self) -> None:
         """Hang up; the next request calls again."""
         with self._turn:

@@ -14,10 +14,16 @@ from launcher.hosts.link import Lost, Patience
 _LINE = {5, 10, 12, 20, 30, 35, 255, -13}
 
 
-def rsync(keys: LeaseKeys, patience: Patience, arguments: Sequence[str], within_s: float) -> None:
-    """One transfer. Raises Lost when the line dropped, HostError when it cannot succeed however often it is tried."""
+def rsync(
+    keys: LeaseKeys, patience: Patience, arguments: Sequence[str], within_s: float, over: Sequence[str] = ()
+) -> None:
+    """One transfer; `over`: ssh's options for a connection that stands, plain words.
+
+    Raises Lost when the line dropped, HostError when it cannot succeed however often it is tried.
+    """
     # A dead line is ssh's to notice (ServerAliveInterval); rsync may be silent for a while, comparing what is there.
-    command = ["rsync", f"--timeout={max(1, round(4 * patience.stall_s))}", "-e", "ssh -F ssh_config", *arguments]
+    ssh, silence_s = " ".join(["ssh -F ssh_config", *over]), max(1, round(4 * patience.stall_s))
+    command = ["rsync", f"--timeout={silence_s}", "-e", ssh, *arguments]
     env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     try:
         done = subprocess.run(

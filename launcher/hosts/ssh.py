@@ -16,6 +16,7 @@ from launcher.hosts.lease_keys import Address, LeaseKeys
 from launcher.hosts.link import Link, Lost, Patience, key_of
 from launcher.hosts.local import PASSED
 from launcher.hosts.rsync import rsync
+from launcher.hosts.shared import SharedLine
 
 # Box-side settings beside those a recipe may see anywhere: where the machine keeps its GPU's libraries.
 PASSED_THERE = (*PASSED, "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CONDA_PREFIX")
@@ -47,6 +48,7 @@ class SshHost:
         self._keys, self._clock = keys, clock
         self.address = address
         self._link = Link(address, keys, clock, self._patience, box_python)
+        self._line = SharedLine(keys, clock, self._patience.connect_s)
         keys.write_config(address, self._patience.connect_s, self._patience.stall_s)
 
     def answers(self, within_s: float) -> bool:
@@ -76,6 +78,8 @@ class SshHost:
         retry, there = self._link.retry(), -1
         ends = self._clock.monotonic() + self._patience.transfer_s
         while True:
+            if self._link.stands:  # else the machine has to show its key first
+                self._line.begin()  # while it makes room
             ready = self._ask("prepare", key=key, to=remote, folder=folder)
             self._need_rsync(ready)
             if ready["bytes"] > there:
@@ -84,9 +88,11 @@ class SshHost:
             basis = ["--link-dest=../basis/" if folder else "--link-dest=basis/"] if ready["basis"] else []
             flags = ["-rLpt", "--chmod=u+rwX", "--inplace", *_SQUEEZED, *([*basis, "--delete"] if folder else basis)]
             try:
-                rsync(self._keys, self._patience, [*flags, "--", source, f"lease:{target}"], ends - self._now())
+                arguments = [*flags, "--", source, f"lease:{target}"]
+                rsync(self._keys, self._patience, arguments, ends - self._now(), self._line.options())
                 break
             except Lost as reason:
+                self._line.close()
                 retry.wait(reason)
         self._ask("place", key=key, to=remote)
 
@@ -95,6 +101,8 @@ class SshHost:
         local.parent.mkdir(parents=True, exist_ok=True)
         part = local.absolute().with_name(f".{local.name}.part")
         key = key_of(remote)
+        if self._link.stands:
+            self._line.begin()
         self._need_rsync(self._ask("lend", path=remote, key=key))
         source = f"lease:{self.root}/.host/out/{key}/whole"
         retry, here = self._link.retry(), -1
@@ -106,9 +114,11 @@ class SshHost:
             here = size
             try:
                 # -I: what lies here from an earlier attempt is compared by content, never trusted by its date.
-                rsync(self._keys, self._patience, ["-LtI", "--inplace", "--", source, str(part)], ends - self._now())
+                arguments = ["-LtI", "--inplace", "--", source, str(part)]
+                rsync(self._keys, self._patience, arguments, ends - self._now(), self._line.options())
                 break
             except Lost as reason:
+                self._line.close()
                 retry.wait(reason)
         part.replace(local)
         self._ask("returned", key=key)
@@ -149,6 +159,7 @@ class SshHost:
 
     def close(self) -> None:
         """Hang up; the next request calls again."""
+        self._line.close()
         self._link.close()
 
     def _ask(self, verb: str, **fields: Any) -> dict[str, Any]:

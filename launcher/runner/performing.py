@@ -19,6 +19,7 @@ from launcher.runner.interrupts import Interrupts
 from launcher.runner.mirror import Mirror
 from launcher.runner.staging import command, is_rented
 from launcher.runner.steps import AFTER, FINETUNE, Step
+from launcher.transfer import sent_bundle
 from recipes.contract import RecipeExit, write_json
 from recipes.finetune.stopping import STOP_FILE
 
@@ -107,11 +108,11 @@ class Performing:
         if code in (RecipeExit.DONE, RecipeExit.STOPPED_AT_LIMIT):
             target = self._dir if step.name == FINETUNE else self._dir / step.name
             artifacts = collect(host, out, target)
-            index = bundle.Bundle.load(self._dir / "bundle")
+            sent = sent_bundle(self._dir)
             for folder, manifest in step.rows.items():
-                bundle.bring_home(target / folder, manifest, index.homeward)
+                bundle.bring_home(target / folder, manifest, sent.homeward)
             if step.name == FINETUNE:
-                bundle.relink(self._dir)
+                bundle.relink(self._dir, sent.root)
             list_again(target, artifacts)
             limit = "stopped before the end of its schedule" if code == RecipeExit.STOPPED_AT_LIMIT else None
             return {"artifacts": [a.path for a in artifacts], "limit": limit}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from launcher import bundle
 from launcher.bundle import Bundle
 from launcher.clock import Clock, parse_iso
 from launcher.hosts.base import Host, HostError
@@ -14,6 +13,7 @@ from launcher.ledger import Lease
 from launcher.plan import Plan
 from launcher.runner.boarding import Aboard
 from launcher.runner.mirror import Mirror
+from launcher.transfer import link_to, prepare_bundle
 
 SETUP = "setup"
 _LOOK_S = 1.0
@@ -24,7 +24,7 @@ def bundle_of(plan: Plan, run_dir: Path) -> Bundle:
     """Everything that will be sent, made here before anything is rented."""
     names = ("train", "validation", "general_train", "general_validation")
     manifests = {name: Path(plan.data[name]) for name in names if plan.data.get(name)}
-    return bundle.stage(run_dir / "bundle", manifests, base_of(plan), link=True)
+    return prepare_bundle(run_dir, manifests, base_of(plan), link_to(plan.choice.offer))
 
 
 def base_of(plan: Plan) -> Path | None:

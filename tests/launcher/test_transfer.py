@@ -1,6 +1,7 @@
 """FLAC on the wire holds the very samples; whatever is not integer PCM, or not plainly so, travels as it is."""
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 import soundfile
 
 from launcher import bundle, transfer
+from launcher.errors import BadInputError
+from launcher.money import Usd
+from launcher.offers.offer import Offer
 from recipes.contract import sha256_of
 from recipes.manifest import read_manifest, write_manifest
 
@@ -174,3 +178,69 @@ def test_encoding_pays_on_a_slow_link_only(staged: bundle.Bundle) -> None:
     assert transfer.flac_pays(held, up_mbit_s=20, cores=2)
     assert not transfer.flac_pays(held, up_mbit_s=10_000, cores=2)
     assert not transfer.flac_pays(0, up_mbit_s=20)
+
+
+def prepared(run_dir: Path, manifest: Path, link_mbit_s: float | None) -> bundle.Bundle:
+    return transfer.prepare_bundle(run_dir, {"train": manifest}, None, link_mbit_s)
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    folder = tmp_path / "user's own"
+    folder.mkdir()
+    for number in range(3):
+        soundfile.write(folder / f"{number}.wav", speech(number), RATE, "PCM_16")
+    rows = [{"audio_filepath": f"{n}.wav", "text": "a", "duration": 1.0} for n in range(3)]
+    write_manifest(folder / "m.jsonl", rows)
+    return folder / "m.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("link_mbit_s", "suffix"), [(5.0, ".flac"), (None, ".flac"), (math.inf, ".wav"), (1e5, ".wav")]
+)
+def test_what_is_sent_is_flac_where_that_pays_or_nobody_knows_the_line(
+    tmp_path: Path, spoken: Path, link_mbit_s: float | None, suffix: str
+) -> None:
+    sent = prepared(tmp_path / "run", spoken, link_mbit_s)
+    rows = read_manifest(sent.root / "data" / "train.jsonl")
+    assert {Path(row["audio_filepath"]).suffix for row in rows} == {suffix}
+    assert transfer.sent_bundle(tmp_path / "run") == sent
+    # What comes home by the names that were sent has the user's own.
+    hyps = [{"audio_filepath": f"/root/parakeet/x/data/{row['audio_filepath']}", "pred_text": "a"} for row in rows]
+    write_manifest(tmp_path / "home" / "offline_hyps.jsonl", hyps)
+    bundle.bring_home(tmp_path / "home", "train", sent.homeward)
+    home = read_manifest(tmp_path / "home" / "offline_hyps.jsonl")
+    assert [row["audio_filepath"] for row in home] == ["0.wav", "1.wav", "2.wav"]
+
+
+def test_what_is_sent_is_chosen_once_a_run(tmp_path: Path, spoken: Path) -> None:
+    first = prepared(tmp_path / "run", spoken, math.inf)
+    assert prepared(tmp_path / "run", spoken, 0.1) == first == transfer.sent_bundle(tmp_path / "run")
+    with pytest.raises(FileNotFoundError):
+        transfer.sent_bundle(tmp_path / "other")
+
+
+def test_the_config_that_came_home_finds_the_sound_that_was_sent(tmp_path: Path, spoken: Path) -> None:
+    run_dir = tmp_path / "run"
+    sent = prepared(run_dir, spoken, None)
+    rows = read_manifest(sent.root / "data" / "train.jsonl")
+    named = [{**row, "audio_filepath": f"audio/{Path(row['audio_filepath']).name}"} for row in rows]
+    write_manifest(run_dir / "data" / "train.jsonl", named)
+    bundle.relink(run_dir, sent.root)
+    for row in named:
+        assert soundfile.info(str(run_dir / "data" / row["audio_filepath"])).format == "FLAC"
+
+
+def test_our_line_is_known_only_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = Offer(provider="vast", offer_id="1", gpu="L4", count=1, vram_gb=24, usd_per_hour=Usd("0.3"),
+                  trust="marketplace", inet_down_mbps=50)  # fmt: skip
+    monkeypatch.delenv("LAUNCHER_UPLINK_MBPS", raising=False)
+    assert transfer.link_to(offer) is None
+    monkeypatch.setenv("LAUNCHER_UPLINK_MBPS", "20")
+    assert transfer.link_to(offer) == 20
+    monkeypatch.setenv("LAUNCHER_UPLINK_MBPS", "900")
+    assert transfer.link_to(offer) == 50
+    assert transfer.link_to(offer.model_copy(update={"provider": "local"})) == math.inf
+    monkeypatch.setenv("LAUNCHER_UPLINK_MBPS", "fast")
+    with pytest.raises(BadInputError, match="no speed of a line"):
+        transfer.link_to(offer)
