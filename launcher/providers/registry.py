@@ -23,7 +23,9 @@ DIRECT = {
 }
 #: What SkyPilot rents for us: made of the cloud's name, the launcher's home and a clock.
 SKYPILOT = "launcher.providers.skypilot:SkyPilotProvider"
-THROUGH_SKYPILOT: tuple[str, ...] = ()
+THROUGH_SKYPILOT: tuple[str, ...] = (
+    "runpod", "hyperbolic", "lambda", "paperspace", "primeintellect", "seeweb", "shadeform", "verda",
+)  # fmt: skip
 
 
 def provider_named(name: str, home: Home, clock: Clock, via: str = "direct") -> Provider:

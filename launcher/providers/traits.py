@@ -79,7 +79,7 @@ def traits_of_provider(name: str, via: str) -> Traits | None:
         return Traits(
             "secure", 1200.0, proves_release=False, account_keys_on_host=False, prepaid=False,
             many_nodes=name not in NO_MANY_NODES, console="https://docs.skypilot.co",
-            released_by=("SkyPilot's autostop", "reaper (CI or timer)"),
+            released_by=("reaper (CI or timer)", "box timer stops all work"),  # no key of the account is on it
         )  # fmt: skip
     if held is not None and name == "vast" and via == "skypilot":
         return replace(held, account_keys_on_host=True)  # it writes the account's Vast key into the start script

@@ -1,0 +1,354 @@
+"""SkyPilot as an engine: it launches bare machines and arms their end; the provider itself is believed, not SkyPilot.
+
+The region is pinned where SkyPilot's catalog has the offer's; it is left open where it has not.
+
+What SkyPilot 0.14.1 does otherwise, and what is done here about it: account keys and one ssh key for everything go
+to each machine (a private home with one key, and nothing uploaded: `nothing_uploaded.py`); a sold-out offer becomes
+another, dearer one (one machine type, no retries); a host that fails is left up, and `sky down` exits 0 though the
+provider refused (the witness is asked for the end, and for the proof).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from launcher.clock import Clock, iso, parse_iso
+from launcher.home import Home
+from launcher.hosts.base import Host
+from launcher.hosts.lease_keys import Address, LeaseKeys
+from launcher.hosts.rented import rented_host
+from launcher.offers.offer import Offer
+from launcher.offers.source import NotAskedError
+from launcher.providers.base import (
+    Charge,
+    CreateRefusedError,
+    Intent,
+    Listing,
+    Machine,
+    MachineFailedError,
+    Presence,
+    ProviderError,
+    SoldOutError,
+    by_rate,
+)
+from launcher.providers.runpod import RunPodProvider
+from launcher.providers.runpod_api import IMAGE
+from launcher.providers.skypilot.clouds import CLOUDS
+from launcher.providers.skypilot.lodging import Lodging
+from launcher.providers.skypilot.server import VERSION, NotInForceError, Server
+from launcher.providers.traits import Traits, traits_of_provider
+
+LAUNCH_S = 120.0  # for the request to be accepted; SkyPilot's client starts in some 3 s
+CREATE_S = 300.0  # from then to a machine that the provider shows, or to SkyPilot's word that there is none
+ERRAND_S = 120.0
+DOWN_S = 300.0
+LOOK_S = 1.0
+#: Autostop counts from when SkyPilot has set the machine up. That much later than the request is allowed for at once;
+#: an end that would then come after the deadline, or so long before it, is set anew.
+SET_UP_S, EARLY_S = 90.0, 240.0
+
+#: In SkyPilot's words of a failed launch: what the provider itself said when it had none.
+_SOLD_OUT = re.compile(
+    r"no longer any instances|no instances (are )?(currently )?available|not have the resources|sold out"
+    r"|out of (capacity|stock)|insufficient[- ]capacity",
+    re.IGNORECASE,
+)
+_REFUSED = re.compile(r"unauthori[sz]ed|forbidden|insufficient (funds|balance)|spend(ing)? limit", re.IGNORECASE)
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+#: Raised before SkyPilot has asked any provider for a machine (sky/exceptions.py).
+_BEFORE_ANY = ("UserRequestRejectedByPolicy", "InvalidSkyPilotConfigError", "NoCloudAccessError", "NotSupportedError",
+               "ResourcesMismatchError", "InvalidClusterNameError", "ValueError", "ImportError")  # fmt: skip
+
+
+class SkyPilotProvider:
+    """One cloud, rented through SkyPilot; each lease has an API server and a home of its own till it is forgotten."""
+
+    def __init__(self, cloud: str, home: Home, clock: Clock) -> None:
+        traits = traits_of_provider(cloud, "skypilot")
+        assert traits and cloud in CLOUDS
+        self.name = cloud
+        self.traits: Traits = traits
+        self._home, self._clock = home, clock
+        self._witness: RunPodProvider | None = _witness(cloud, home, clock)
+
+    def unusable(self) -> str | None:
+        """Without SkyPilot 0.14.1, or without the cloud's key."""
+        try:
+            found = version("skypilot")
+        except PackageNotFoundError:
+            return "SkyPilot is not installed. Fix: pip install 'parakeet-launcher[cloud]'"
+        if found != VERSION:
+            return (
+                f"SkyPilot {found} is installed; what keeps account keys off the machine is tested with {VERSION} "
+                f"alone. Fix: pip install 'skypilot=={VERSION}'"
+            )
+        if self._witness is not None and (why := self._witness.unusable()):
+            return why
+        return CLOUDS[self.name].missing() or None
+
+    def create(self, intent: Intent) -> Machine:
+        """A machine of exactly the offer's type, launched bare, with an end that it brings about itself."""
+        offer = intent.offer
+        why = self.unusable()
+        if why:
+            raise CreateRefusedError(f"nothing was rented through SkyPilot: {why}")
+        if intent.keys is None or not _type_of(offer):
+            raise CreateRefusedError(f"{offer.offer_id!r} names no machine type that SkyPilot can launch.")
+        lodging = self._lodging(intent.label)
+        if lodging.facts().get("asked"):
+            raise ProviderError(f"{intent.label} was asked for before: look for it.")
+        try:
+            self._ready(lodging, intent.keys)
+            return self._launched(intent, lodging)
+        except CreateRefusedError:
+            self.forget(intent.label)
+            raise
+
+    def find(self, label: str) -> tuple[Presence, Machine | None]:
+        """By the witness; where there is none, by SkyPilot's word, which proves no absence."""
+        if self._witness is not None:
+            presence, machine = self._witness.find(label)
+            return presence, self._with(machine)
+        rows = self._rows(label)
+        if rows is None:
+            return Presence.UNKNOWN, None
+        found = next((row for row in rows if row.get("name") == label), None)
+        return (Presence.PRESENT, self._machine(label, found)) if found else (Presence.ABSENT, None)
+
+    def listing(self) -> Listing:
+        """The witness's; without one only this launcher's own leases, which is never complete."""
+        if self._witness is not None:
+            return self._witness.listing()
+        folder = self._home.root / "skypilot"
+        labels = sorted(one.name for one in folder.glob("[!.]*")) if folder.is_dir() else []
+        found = [self.find(label)[1] for label in labels if self._lodging(label).facts().get("cloud") == self.name]
+        return Listing(tuple(machine for machine in found if machine), complete=False)
+
+    def connect(self, machine: Machine, keys: LeaseKeys) -> Host | None:
+        """Once SkyPilot says that it is up, which is when its autostop is armed; over a key pinned by us."""
+        lodging = self._lodging(machine.label)
+        held = lodging.facts()
+        if held.get("asked") and not held.get("up"):
+            state = self._server(lodging).state_of(str(held["request"])) if held.get("request") else None
+            if state in ("PENDING", "RUNNING", "WAITING"):
+                return None
+            if state != "SUCCEEDED":
+                raise MachineFailedError(f"SkyPilot did not set the machine up ({state or 'its server is gone'}).")
+            lodging.note(up=iso(self._clock.now()))
+        if self._witness is not None:
+            return self._witness.connect(machine, keys)
+        row = next((row for row in self._rows(machine.label) or [] if row.get("name") == machine.label), None)
+        if row is None or not row.get("ip"):
+            return None
+        address = Address(str(row["ip"]), int(row["port"]), str(row["user"]))
+        return rented_host(address, keys, machine.label, self._clock)
+
+    def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
+        """Autostop with the minutes that are left, rounded down, and the watchdog that any machine gets."""
+        words: tuple[str, ...] = ()
+        lodging = self._lodging(machine.label)
+        if lodging.exists:
+            if not self._is_armed(lodging, deadline):
+                self._rearm(lodging, deadline)
+            if CLOUDS[self.name].ends_itself:
+                words = ("SkyPilot's autostop (the pod's own key)",)
+        if self._witness is not None:
+            return (*words, *self._witness.arm(machine, host, deadline))
+        from launcher.watchdog import watch
+
+        watch(host, deadline, None, self._clock)
+        return (*words, "box timer stops all work", "reaper (CI or timer)")
+
+    def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
+        """As the witness says it; else the catalog's rate times time."""
+        if self._witness is not None:
+            return self._witness.charged(machine, since, until)
+        return by_rate(machine, since, until, self.traits.billing_step_s)
+
+    def destroy(self, machine: Machine) -> None:
+        """The witness's delete, once no launch goes on that could create anew; without a witness `sky down`.
+
+        `sky down` deletes no more than the witness does and says less, and each second until the delete is billed.
+        """
+        lodging = self._lodging(machine.label)
+        if self._witness is not None:
+            if lodging.exists:
+                lodging.end()
+            self._witness.destroy(machine)
+            return
+        if not lodging.exists:
+            raise ProviderError(
+                f"SkyPilot's state of {machine.label} is not on this computer.",
+                fix=f"Release it where it was rented, or by hand: {self.traits.console}",
+            )
+        server = self._server(lodging)
+        server.start()
+        answer = server.send("down", DOWN_S, cluster=machine.label)
+        if "error" in answer and answer["error"] != "ClusterDoesNotExist":
+            raise ProviderError(f"SkyPilot could not end the machine: {answer['words'][:300]}")
+
+    def forget(self, label: str) -> None:
+        """End the lease's API server with all that it started, and remove its home."""
+        self._lodging(label).remove()
+        if self._witness is not None:
+            self._witness.forget(label)
+
+    # -- a launch ---------------------------------------------------------------------------------------------------
+
+    def _ready(self, lodging: Lodging, keys: LeaseKeys) -> None:
+        """A server that is proven to upload nothing, and a witness that knows; raises CreateRefusedError."""
+        server = self._server(lodging)
+        try:
+            lodging.prepare(keys)
+            server.start()
+            server.prove()
+        except NotInForceError as error:
+            raise CreateRefusedError(error.problem, fix=error.fix) from None
+        except (NotAskedError, ProviderError, OSError) as error:
+            raise CreateRefusedError(f"nothing was rented through SkyPilot: {error}") from None
+        if self._witness is not None:
+            self._witness.intend(lodging.label)
+
+    def _launched(self, intent: Intent, lodging: Lodging) -> Machine:
+        """Can leave something billing. Ask for it, once, and wait until it is seen."""
+        server, task = self._server(lodging), self._task(intent)
+        lodging.note(asked=True, usd_per_hour=str(intent.offer.usd_per_hour),
+                     minutes=task["resources"]["autostop"]["idle_minutes"])  # fmt: skip
+        answer = server.send("launch", LAUNCH_S, task=task, cluster=intent.label, cloud=self.name,
+                             region=intent.offer.region)  # fmt: skip
+        if "request" not in answer:
+            raise self._failure(intent.label, answer)
+        lodging.note(request=answer["request"])
+        return self._created(intent.label, lodging, server)
+
+    def _task(self, intent: Intent) -> dict[str, Any]:
+        """What is launched: a machine and its end, nothing to run there and nothing to send."""
+        cloud, offer = CLOUDS[self.name], intent.offer
+        resources: dict[str, Any] = {
+            "instance_type": _type_of(offer), "use_spot": False, "disk_size": intent.disk_gb,
+            "autostop": {"idle_minutes": self._minutes(parse_iso(intent.deadline), SET_UP_S), "down": True,
+                         "wait_for": "none"},
+        }  # fmt: skip
+        image = intent.image or _default_image(self.name)
+        if image:
+            resources["image_id"] = f"docker:{image}"
+        task: dict[str, Any] = {"name": "bare", "resources": resources}
+        if cloud.ends_itself:
+            task["config"] = {"hooks": [{"run": cloud.ends_itself, "events": ["down"], "timeout": 30}]}
+        return task
+
+    def _minutes(self, deadline: datetime, less_s: float = 0.0) -> int:
+        """Whole minutes for autostop, which fires up to one minute after them: never past the deadline."""
+        left_s = (deadline - self._clock.now()).total_seconds() - less_s
+        return max(1, int(left_s // 60) - 1)
+
+    def _is_armed(self, lodging: Lodging, deadline: datetime) -> bool:
+        """Whether the end that was set with the launch comes in time, and not much too early."""
+        held = lodging.facts()
+        if not held.get("up") or not held.get("minutes"):
+            return False
+        left_s = (deadline - parse_iso(held["up"])).total_seconds() - 60 * held["minutes"]
+        return bool(60 <= left_s <= EARLY_S)
+
+    def _rearm(self, lodging: Lodging, deadline: datetime) -> None:
+        server = self._server(lodging)
+        server.start()
+        minutes = self._minutes(deadline)
+        lodging.note(minutes=None)
+        answer = server.send("autostop", ERRAND_S, cluster=lodging.label, minutes=minutes)
+        if "error" in answer:
+            raise ProviderError(f"SkyPilot could not arm the machine's end: {answer['words'][:300]}")
+        lodging.note(minutes=minutes, up=iso(self._clock.now()))
+
+    def _created(self, label: str, lodging: Lodging, server: Server) -> Machine:
+        """Wait for the provider to show the machine, or for SkyPilot to give up."""
+        request = str(lodging.facts()["request"])
+        ends = self._clock.monotonic() + CREATE_S
+        while True:
+            state = server.state_of(request)  # before the look: what it created by then is seen by it
+            seen = self._seen(label, state)
+            if seen is not None:
+                return seen
+            if state in ("FAILED", "CANCELLED"):
+                raise self._failure(label, server.send("outcome", ERRAND_S, request=request))
+            if state is None and not server.answers():
+                raise ProviderError("SkyPilot's API server has died: whether it had created the machine is unknown.")
+            if self._clock.monotonic() > ends:
+                raise ProviderError(f"no machine was seen within {CREATE_S:.0f} s of asking SkyPilot for it.")
+            self._clock.sleep(LOOK_S)
+
+    def _seen(self, label: str, state: str | None) -> Machine | None:
+        """The machine, as soon as whoever is believed here shows it."""
+        if self._witness is None and state != "SUCCEEDED":
+            return None
+        presence, machine = self.find(label)
+        return machine if presence is Presence.PRESENT else None
+
+    def _failure(self, label: str, answer: dict[str, Any]) -> ProviderError:
+        """What a failed launch was: refused for certain, sold out by the provider's word, or unknown."""
+        kind, words = str(answer.get("error", "?")), " ".join(_COLOUR.sub("", str(answer.get("words", ""))).split())
+        if kind in _BEFORE_ANY:
+            return CreateRefusedError(f"SkyPilot refused to launch: {kind}: {words[:600]}")
+        lodging = self._lodging(label)
+        reasons = self._server(lodging).reasons(str(lodging.facts().get("request", "")))
+        said = "; ".join(dict.fromkeys(reasons)) or f"{kind}: {words}"
+        if reasons and kind == "ResourcesUnavailableError" and self.find(label)[0] is Presence.ABSENT:
+            if all(_SOLD_OUT.search(reason) for reason in reasons):
+                return SoldOutError(f"{self.name} is sold out of it: {said[:600]}")
+            if all(_REFUSED.search(reason) for reason in reasons):
+                return CreateRefusedError(f"{self.name} refused: {said[:600]}")
+        return ProviderError(f"SkyPilot's launch failed: {said[:600]}")
+
+    # -- whom to ask ------------------------------------------------------------------------------------------------
+
+    def _lodging(self, label: str) -> Lodging:
+        return Lodging(self._home, self.name, label, self._clock)
+
+    def _server(self, lodging: Lodging) -> Server:
+        return Server(lodging, self._clock)
+
+    def _rows(self, label: str) -> list[dict[str, Any]] | None:
+        """SkyPilot's clusters of this lease, asked at the provider; None when it could not be asked."""
+        lodging = self._lodging(label)
+        if not lodging.exists:
+            return None
+        try:
+            server = self._server(lodging)
+            server.start()
+            answer = server.send("status", ERRAND_S, cluster=label)
+        except ProviderError:
+            return None
+        rows = answer.get("clusters")
+        return rows if isinstance(rows, list) else None
+
+    def _machine(self, label: str, row: dict[str, Any]) -> Machine:
+        from launcher.money import Usd
+
+        rate = Usd(str(self._lodging(label).facts().get("usd_per_hour", "0")))
+        return Machine(label, label, rate, {"via": "skypilot", "launched_at": row.get("launched_at")})
+
+    @staticmethod
+    def _with(machine: Machine | None) -> Machine | None:
+        return replace(machine, facts={**machine.facts, "via": "skypilot"}) if machine else None
+
+
+def _witness(cloud: str, home: Home, clock: Clock) -> RunPodProvider | None:
+    """The direct engine of the same cloud, whose word counts; None where there is none."""
+    if cloud == "runpod":
+        return RunPodProvider(home, clock)
+    return None
+
+
+def _type_of(offer: Offer) -> str:
+    """The machine type for `errand.py`: SkyPilot's own name, or RunPod's offer, which has another for the same."""
+    if offer.provider == "runpod" and "/" in offer.offer_id and not offer.offer_id.startswith("runpod/"):
+        return f"{max(1, offer.count)} {offer.offer_id}"
+    return offer.instance_type
+
+
+def _default_image(cloud: str) -> str:
+    return IMAGE if cloud == "runpod" else ""

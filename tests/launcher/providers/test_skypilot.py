@@ -1,0 +1,306 @@
+"""SkyPilot itself, for real, on the simulated RunPod: what it does to a machine, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from launcher.clock import SystemClock, iso
+from launcher.home import Home
+from launcher.hosts.base import Host
+from launcher.hosts.lease_keys import LeaseKeys
+from launcher.money import Usd
+from launcher.offers.offer import Offer
+from launcher.providers import (
+    CreateRefusedError,
+    Intent,
+    Machine,
+    MachineFailedError,
+    Presence,
+    ProviderError,
+    SoldOutError,
+)
+from launcher.providers import release as releasing
+from launcher.providers.registry import provider_named
+from launcher.providers.skypilot import SkyPilotProvider
+from launcher.providers.skypilot.lodging import Lodging
+from tests.cloud import catalog, image
+from tests.cloud.conftest import Standing, command, raise_cloud, until
+
+pytestmark = pytest.mark.root
+# As a plan has it: a direct offer of RunPod's, which SkyPilot is to rent.
+L40S = Offer(provider="runpod", offer_id="NVIDIA L40S/secure", gpu="L40S", count=1, vram_gb=48,
+             usd_per_hour=Usd("0.86"), via="skypilot", instance_type="NVIDIA L40S", region="US")  # fmt: skip
+PATIENCE_S = 300.0  # for what takes half a minute on a machine that does nothing else
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    state = tmp_path_factory.mktemp("cloud") / "state"
+    words = ("--seed", "5", "--providers", "runpod", "--layer", str(image.ensure()))
+    try:
+        yield raise_cloud(state, *words, "--set", "quick.boot_s=0.3")
+    finally:
+        assert command(state, "down").returncode == 0
+
+
+def plant(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Keys of a caller who uses many clouds, in files and in the environment; what must be found nowhere else."""
+    keys = {name: f"{name}-{secrets.token_hex(12)}" for name in ("aws", "vast", "lambda", "hf", "gcp", "wandb")}
+    files = {
+        ".aws/credentials": f"[default]\naws_access_key_id = {keys['aws']}\naws_secret_access_key = {keys['aws']}\n",
+        ".config/vastai/vast_api_key": keys["vast"], ".vast_api_key": keys["vast"],
+        ".lambda_cloud/lambda_keys": f"api_key = {keys['lambda']}\n", ".cache/huggingface/token": keys["hf"],
+        ".config/gcloud/application_default_credentials.json": f'{{"client_secret": "{keys["gcp"]}"}}',
+        ".netrc": f"machine api.wandb.ai login user password {keys['wandb']}\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / ".ssh").mkdir()
+    own = folder / ".ssh" / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(own)], check=True)
+    monkeypatch.setenv("HOME", str(folder))
+    for name, key in (("AWS_ACCESS_KEY_ID", "aws"), ("AWS_SECRET_ACCESS_KEY", "aws"), ("VAST_API_KEY", "vast"),
+                      ("LAMBDA_API_KEY", "lambda"), ("HF_TOKEN", "hf"), ("WANDB_API_KEY", "wandb")):  # fmt: skip
+        monkeypatch.setenv(name, keys[key])
+    return keys | {"ssh": own.read_text().splitlines()[2]}
+
+
+@dataclass
+class Renter:
+    """A launcher's provider, and the leases of one test, which it ends."""
+
+    cloud: Standing
+    home: Home
+    planted: dict[str, str]
+    clock: SystemClock = field(default_factory=SystemClock)
+    labels: list[str] = field(default_factory=list)
+
+    @property
+    def provider(self) -> SkyPilotProvider:
+        """A fresh one each time, as another process would have it."""
+        found = provider_named("runpod", self.home, self.clock, "skypilot")
+        assert isinstance(found, SkyPilotProvider)
+        return found
+
+    def intent(self, minutes: float = 30.0, **how: object) -> Intent:
+        label = f"pl-me-run6ab-{secrets.token_hex(4)}-20261121T180000"
+        self.labels.append(label)
+        keys = LeaseKeys.create(self.home.root / "keys" / label)
+        deadline = iso(self.clock.now() + timedelta(minutes=minutes))
+        return Intent(label, L40S.model_copy(update=how), Usd("1.00"), deadline, keys=keys)
+
+    def enter(self, machine: Machine, keys: LeaseKeys) -> Host:
+        return until(lambda: self.provider.connect(machine, keys), PATIENCE_S)
+
+    def lodging(self, label: str) -> Lodging:
+        return Lodging(self.home, "runpod", label, self.clock)
+
+    def created(self) -> list[str]:
+        """Labels of all pods that were ever created for us, by the cloud's own log."""
+        ours = {label.lower(): label for label in self.labels}
+        rows = (str(row["label"]) for row in self.cloud.events("created"))
+        return [ours[name] for name in (row.rsplit("-", 2)[0] for row in rows) if name in ours]
+
+    def billing(self) -> list[str]:
+        return [row["id"] for row in self.cloud.bill()["machines"] if row["ended"] is None]
+
+
+@pytest.fixture
+def renter(standing: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Renter]:
+    planted = plant(tmp_path / "user", monkeypatch)
+    for name, value in standing.env.items():
+        if name.startswith("RUNPOD_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(releasing, "_ASK_AGAIN_S", 0.5)
+    home = Home(tmp_path / "home").ensure()
+    catalog.place(home.root)
+    held = Renter(standing, home, planted | {"runpod": standing.env["RUNPOD_API_KEY"]})
+    yield held
+    for label in held.labels:
+        held.lodging(label).remove()
+    standing.fault("end_all")
+
+
+def ssh(keys: LeaseKeys, *words: str, text: str = "") -> str:
+    """A command on the machine over the launcher's own configuration: the lease's key, the pinned host key."""
+    done = subprocess.run(["ssh", "-F", "ssh_config", "lease", *words], cwd=keys.folder, input=text, text=True,
+                          capture_output=True, check=False, timeout=PATIENCE_S)  # fmt: skip
+    assert done.returncode in (0, 1, 2), done.stderr  # of grep: found, nothing found, or a process was gone meanwhile
+    return done.stdout
+
+
+def found_on(keys: LeaseKeys, texts: list[str]) -> list[str]:
+    """Files, and environments and command lines of processes, that hold one of these; they are not told in argv."""
+    patterns = "\n".join(texts) + "\n"
+    files = ssh(keys, "grep -rlaF -f - --devices=skip --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev /",
+                text=patterns)  # fmt: skip
+    memory = ssh(keys, "grep -laF -f - $(ls -d /proc/[0-9]*/environ /proc/[0-9]*/cmdline) 2>/dev/null", text=patterns)
+    return [*files.split(), *memory.split()]
+
+
+def test_a_machine_is_armed_holds_no_key_of_anybody_and_ends_itself_when_all_of_ours_is_dead(renter: Renter) -> None:
+    intent = renter.intent()
+    provider = renter.provider
+    machine = provider.create(intent)
+    keys = intent.keys
+    assert keys
+    assert (machine.label, machine.usd_per_hour) == (intent.label, Usd("0.86"))
+    assert renter.provider.find(intent.label)[0] is Presence.PRESENT
+    host = renter.enter(machine, keys)
+    words = provider.arm(machine, host, renter.clock.now() + timedelta(minutes=30))
+    assert any("autostop" in word for word in words) and "watchdog" in host.running_steps()
+    assert keys.pinned  # the machine's own key, from the first contact on
+
+    # Each search is shown to see: the public half of the lease's key is in a file, the pod's id in an environment.
+    assert any("authorized_keys" in path for path in found_on(keys, [keys.public.split()[1]]))
+    assert any("environ" in path for path in found_on(keys, [f"RUNPOD_POD_ID={machine.ref}"]))
+    private = keys.private.read_text().splitlines()[2]
+    assert found_on(keys, [*renter.planted.values(), private]) == []
+    account = requests.post(f"{renter.cloud.url}/graphql", json={"query": "query { myself { pubKey } }"}, timeout=10,
+                            headers={"Authorization": f"Bearer {renter.planted['runpod']}"}).json()  # fmt: skip
+    assert not account["data"]["myself"]["pubKey"]  # SkyPilot by itself leaves its key in the account
+
+    # All of ours is dead, and the watchdog has half an hour. SkyPilot's agent on the machine is told that it is idle.
+    renter.lodging(intent.label).remove()
+    told = ssh(keys, "~/skypilot-runtime/bin/python -c 'from sky.skylet import autostop_lib as a; c = "
+               "a.get_autostop_config(); print(c.down, c.wait_for.value, c.autostop_idle_minutes); "
+               "a.set_autostop(0, c.backend, c.wait_for, True)'")  # fmt: skip
+    down, wait_for, minutes = told.split()[-3:]
+    assert (down, wait_for) == ("True", "none") and 20 <= int(minutes) < 30
+    until(lambda: not renter.billing(), PATIENCE_S)
+    (ended,) = renter.cloud.events("delete")[-1:]
+    assert ended["machine"] == machine.ref and ended["by"] != "account"
+
+
+def test_sold_out_is_said_and_nothing_else_is_rented_instead(renter: Renter) -> None:
+    renter.cloud.fault("sold_out", provider="runpod", offer="NVIDIA L40S/secure", count="always")
+    intent = renter.intent()
+    with pytest.raises(SoldOutError, match="no longer any instances"):
+        renter.provider.create(intent)
+    assert renter.created() == [] and renter.billing() == []
+    assert renter.provider.find(intent.label)[0] is Presence.ABSENT
+
+
+def test_a_launch_whose_server_dies_is_released_all_the_same_though_deletes_are_refused(renter: Renter) -> None:
+    intent = renter.intent()
+    machine = renter.provider.create(intent)
+    assert intent.keys and renter.provider.connect(machine, intent.keys) is None
+    held = renter.lodging(intent.label)
+    assert held.processes()
+    held.end()
+    with pytest.raises(MachineFailedError, match="did not set the machine up"):
+        renter.provider.connect(machine, intent.keys)
+    assert renter.billing() == [machine.ref]
+
+    renter.cloud.fault("delete_refused", provider="runpod", count=2)
+    with pytest.raises(ProviderError):
+        renter.provider.destroy(machine)
+    assert renter.billing() == [machine.ref]
+    proof, presence = releasing.end(machine, intent.label, renter.provider, renter.clock)
+    assert len(proof) == 2 and presence is Presence.ABSENT
+    assert renter.billing() == [] and renter.created() == [intent.label]
+
+    renter.provider.forget(intent.label)
+    renter.provider.forget(intent.label)
+    assert left_of(held) == []
+
+
+def left_of(held: Lodging) -> list[str]:
+    """What is left of a lease's SkyPilot: processes by any trace of it, and files."""
+    traces = (str(held.folder), f"sky_ssh_{held.user}")
+    processes = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words = " ".join([*(process.info["cmdline"] or []), process.info["cwd"] or ""])
+        if process.status() != psutil.STATUS_ZOMBIE and any(trace in words for trace in traces):
+            processes.append(words)
+    files = [held.folder, Path("/tmp", f"sky_ssh_{held.user}"), *held.folder.parent.glob("pl-*")]
+    return processes + [str(path) for path in files if path.exists()]
+
+
+def without_plugin(held: Lodging) -> None:
+    (held.folder / ".sky" / "plugins.yaml").write_text("{}")
+
+
+def without_policy(held: Lodging) -> None:
+    (held.folder / ".sky" / "config.yaml").write_text('{"allowed_clouds": ["runpod"]}')
+
+
+def only_where_it_is_asked(held: Lodging) -> None:
+    """The process that answers has the plugin, those that launch have not."""
+    plugin = held.folder / "plugin" / "nothing_uploaded.py"
+    contexts = "frozenset({plugins.PluginContext.MAIN, plugins.PluginContext.UVICORN})"
+    plugin.write_text(f"{plugin.read_text()}\nNoCredentials.load_contexts = {contexts}\n")
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "why"),
+    [
+        (without_plugin, "plugin is not loaded"),
+        (without_policy, "policy is not in the configuration"),
+        (only_where_it_is_asked, "UserRequestRejectedByPolicy"),
+    ],
+)
+def test_nothing_is_rented_where_the_plugin_is_not_in_force(
+    renter: Renter, monkeypatch: pytest.MonkeyPatch, sabotage: Callable[[Lodging], None], why: str
+) -> None:
+    prepare = Lodging.prepare
+
+    def sabotaged(held: Lodging, keys: LeaseKeys) -> None:
+        prepare(held, keys)
+        sabotage(held)
+
+    monkeypatch.setattr(Lodging, "prepare", sabotaged)
+    intent = renter.intent()
+    with pytest.raises(CreateRefusedError, match=why):
+        renter.provider.create(intent)
+    assert renter.created() == [] and renter.billing() == []
+
+
+def test_the_private_home_holds_one_key_and_the_environment_none(renter: Renter) -> None:
+    intent = renter.intent()
+    assert intent.keys
+    held = renter.lodging(intent.label)
+    held.prepare(intent.keys)
+    assert held.folder.stat().st_mode & 0o777 == 0o700
+    text = "\n".join(f"{name}={value}" for name, value in held.environment().items())
+    texts = {path: path.read_text() for path in held.folder.rglob("*") if path.is_file()}
+    for name, key in renter.planted.items():
+        assert key not in text
+        holders = [str(path.relative_to(held.folder)) for path, body in texts.items() if key in body]
+        assert holders == ([".runpod/config.toml"] if name == "runpod" else [])
+    secret = [held.folder / ".runpod/config.toml", *held.folder.rglob("sky-key")]
+    assert len(secret) == 2 and all(path.stat().st_mode & 0o777 == 0o600 for path in secret)
+
+
+@pytest.mark.parametrize("seconds", [30, 61, 119, 120, 185, 1799, 1800, 86399])
+def test_autostop_never_fires_after_the_deadline_where_a_minute_can_tell(renter: Renter, seconds: int) -> None:
+    deadline = renter.clock.now() + timedelta(seconds=seconds)
+    minutes = renter.provider._minutes(deadline)
+    assert minutes >= 1 and (minutes == 1 or (minutes + 1) * 60 <= seconds)
+
+
+def test_another_version_of_skypilot_is_refused_by_name(renter: Renter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.providers.skypilot.provider.version", lambda _name: "0.15.0")
+    why = renter.provider.unusable()
+    assert why and "0.15.0" in why and "0.14.1" in why
+    with pytest.raises(CreateRefusedError, match=r"0\.15\.0"):
+        renter.provider.create(renter.intent())
+    assert not list((renter.home.root / "skypilot").glob("pl-*"))
+
+
+def test_the_launcher_itself_never_imports_skypilot(repo: Path) -> None:
+    code = "import sys, launcher.providers.skypilot; sys.exit(any(n.split('.')[0] == 'sky' for n in sys.modules))"
+    env = {"PYTHONPATH": str(repo), "PATH": os.environ["PATH"]}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
