@@ -168,6 +168,7 @@ def _simulation(choice: Candidate) -> list[str]:
 
 def _engine(choice: Candidate) -> list[str]:
     """Through whom a machine is rented where there is a choice, and what the other way would save."""
+    from launcher.money import Usd
     from launcher.providers.registry import can_rent
     from recipes.constants import figure
 
