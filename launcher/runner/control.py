@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -80,6 +81,43 @@ def stop_asked(run_dir: Path) -> StopHow | None:
     held = read_json(run_dir / "control.json")
     asked = held.get("stop") if held else None
     return "now" if asked == "now" else "collect" if asked == "collect" else None
+
+
+@contextmanager
+def watching(run_dir: Path) -> Iterator[None]:
+    """Be somebody who can be asked: a person at a terminal who watches this run. Several may."""
+    with (run_dir / "watched.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def is_watched(run_dir: Path) -> bool:
+    """Whether somebody at a terminal watches this run now."""
+    try:
+        with (run_dir / "watched.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def put_question(run_dir: Path, text: str, choices: Sequence[str], until: str) -> None:
+    """Ask whoever watches; an answer to an earlier question is none to this one."""
+    (run_dir / "answer.json").unlink(missing_ok=True)
+    write_json(run_dir / "question.json", {"text": text, "choices": list(choices), "until": until})
+
+
+def answer_to(run_dir: Path) -> str | None:
+    """What was answered to the question, if anything yet."""
+    held = read_json(run_dir / "answer.json")
+    return str(held.get("answer")) if held else None
+
+
+def answer(run_dir: Path, said: str) -> None:
+    """Answer the question that is open."""
+    write_json(run_dir / "answer.json", {"answer": said})
 
 
 def _with(source: str) -> str:

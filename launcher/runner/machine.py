@@ -20,6 +20,7 @@ from launcher.runner.boarding import Aboard, Boarding
 from launcher.runner.ending import Ending, failed, in_words
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.mirror import Mirror
+from launcher.runner.overrun import Overrun
 from launcher.runner.performing import Performing
 from launcher.runner.staging import bundle_of, send
 from launcher.runner.steps import AFTER, BEFORE, FINETUNE, TUNED, steps_of
@@ -92,6 +93,7 @@ class Runner:
         performing = Performing(
             aboard, self._ledger, self._run_id, self._dir, self._mirror, self._interrupts, self._clock,
             why_stop=lambda: self._why_stop(aboard),
+            overrun=Overrun(aboard, self._plan, self._ledger, self._run_id, self._dir, self._mirror, self._clock),
         )  # fmt: skip
         for step in steps_of(self._plan):
             result = self._ledger.step(self._run_id, step.name)

@@ -17,6 +17,7 @@ from launcher.runner.collect import collect, list_again
 from launcher.runner.ending import KILLED, OUT_OF_MEMORY, TERMINATED, Ending, exit_in_words, failed, plain
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.mirror import Mirror
+from launcher.runner.overrun import Overrun
 from launcher.runner.staging import command, is_rented
 from launcher.runner.steps import AFTER, FINETUNE, Step
 from launcher.transfer import sent_bundle
@@ -38,9 +39,11 @@ class Performing:
     """The steps of one run on one machine. `why_stop` says why to collect now what there is, if so."""
 
     def __init__(self, aboard: Aboard, ledger: Ledger, run_id: str, run_dir: Path, mirror: Mirror,
-                 interrupts: Interrupts, clock: Clock, *, why_stop: WhyStop) -> None:  # fmt: skip
+                 interrupts: Interrupts, clock: Clock, *, why_stop: WhyStop,
+                 overrun: Overrun) -> None:  # fmt: skip
         self._aboard, self._host, self._ledger, self._run_id, self._dir = aboard, aboard.host, ledger, run_id, run_dir
         self._mirror, self._interrupts, self._clock, self._why_stop = mirror, interrupts, clock, why_stop
+        self._overrun = overrun
 
     def perform(self, step: Step) -> dict[str, Any]:
         """Start a step, or follow it where it runs already; follow to its end; bring its artefacts home."""
@@ -59,7 +62,7 @@ class Performing:
         restarts, asked, asked_at, killed = 0, None, 0.0, False
         while True:
             status = host.status(step.name)
-            why = self._why_stop()
+            why = self._why_stop() or (self._overrun.why_stop(step.name, host) if asked is None else None)
             if status.state == "absent" or self._goes_on(step, status, why, tried=killed or asked is not None):
                 if status.state != "absent":
                     restarts += 1
@@ -114,7 +117,9 @@ class Performing:
             if step.name == FINETUNE:
                 bundle.relink(self._dir, sent.root)
             list_again(target, artifacts)
-            limit = "stopped before the end of its schedule" if code == RecipeExit.STOPPED_AT_LIMIT else None
+            limit = None
+            if code == RecipeExit.STOPPED_AT_LIMIT:
+                limit = "stopped before the end of its schedule" + (f": {asked}" if asked else "")
             return {"artifacts": [a.path for a in artifacts], "limit": limit}
         said = host.read(f"steps/{step.name}/log", 0, 1 << 24).decode("utf-8", "replace").strip().splitlines()
         (self._dir / f"{step.name}.log").write_text("\n".join(said) + "\n", encoding="utf-8")

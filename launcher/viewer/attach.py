@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from launcher.clock import Clock
 from launcher.errors import ExitCode
 from launcher.home import Home
 from launcher.ledger import LeaseState, Ledger
-from launcher.runner.control import ask_to_stop, is_running, last_words
+from launcher.runner.control import answer, answer_to, ask_to_stop, is_running, last_words, watching
 from launcher.viewer.state import STEP_WORDS, Progress, sparkline
 from recipes.contract import EVENTS, read_events
 
@@ -29,9 +29,12 @@ def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -
     """Show a run until its runner ends. Returns its exit code, or None when the viewer was told to detach."""
     run_dir = home.run_dir(run_id)
     view = _Live(out, run_id) if out.interactive else _Plain(out)
-    with _signals(run_dir, out) as ctrl_c, view.shown() as show:
+    watched = watching(run_dir) if out.interactive else nullcontext()
+    with watched, _signals(run_dir, out) as ctrl_c, view.shown() as show:
         for event in _events(run_dir, clock):
             show(event)
+            if out.interactive and event and event.get("kind") == "question" and answer_to(run_dir) is None:
+                view.ask(lambda event=event: _decide(run_dir, event, out))  # type: ignore[misc]
             if ctrl_c.pending and view.ask(lambda: _choose(run_dir, out, ctrl_c)) == "detach":
                 out.say(f"left running; watch it again with: launcher attach {run_id}")
                 return None
@@ -113,6 +116,22 @@ def _choose(run_dir: Path, out: Output, ctrl_c: _CtrlC) -> str:
     elif answer.startswith("c"):
         ask_to_stop(run_dir, "collect")
     return "detach" if answer.startswith("d") else "stay"
+
+
+def _decide(run_dir: Path, event: dict[str, Any], out: Output) -> str:
+    """Put the runner's question; what is not one of its choices is asked again, and no answer means stop."""
+    choices = [str(choice) for choice in event.get("choices") or ()]
+    out.say(f"{event.get('message', '')}", style="yellow")
+    out.say("stop: fetch what there is, then release    trim: shorten it to what the amount buys")
+    out.say("go on: as it is, until the amount or the deadline ends it    (stop, if you say nothing for 2 minutes)")
+    try:
+        said = ""
+        while said not in choices:
+            said = input(f"{' / '.join(choices)} > ").strip().lower()
+    except (EOFError, KeyboardInterrupt):
+        said = choices[0]
+    answer(run_dir, said)
+    return said
 
 
 class _Plain:

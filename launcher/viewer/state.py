@@ -40,7 +40,9 @@ class Progress:
             return self._phase(step, str(event.get("name", "")))
         if kind == "progress":
             return self._progress(event)
-        if kind in ("warning", "note", "trim"):
+        if kind == "forecast" and not event.get("breaks"):
+            return None
+        if kind in ("warning", "note", "trim", "forecast"):
             words = f"{'warning: ' if kind == 'warning' else ''}{event.get('message', '')}"
             self.said.append(words)
             return f"  {words}"

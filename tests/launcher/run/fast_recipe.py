@@ -112,7 +112,8 @@ class Recipe:
             write_json(checkpoints / f"{done}.json", {"step": done})
             with contextlib.suppress(FileNotFoundError):
                 total = max(done, min(total, json.loads((self.out / "TRIM.json").read_text())["max_steps"]))
-            pace = {"seconds_per_step": self.nature.get("step_s", 0.01), "averaged_steps": min(20, done - begun)}
+            said = self.nature.get("says_s", self.nature.get("step_s", 0.01))
+            pace = {"seconds_per_step": said, "averaged_steps": min(20, done - begun)}
             learnt = {"loss": 1.0 / done, "metrics": {"val_wer": 1.0 / done}}
             self.events.emit("progress", step=done, total=total, **learnt, **pace)
             if "audio_s_per_s" in self.nature:

@@ -176,3 +176,25 @@ def test_stop_now_ends_an_upload_at_once_and_releases(ground: RentedGround) -> N
     outcome = json.loads(out)
     assert (process.returncode, outcome["state"]) == (130, "cancelled"), (outcome, err)
     ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
+
+
+@pytest.mark.parametrize("wish", ["stop", "trim", "ask"])
+def test_a_training_three_times_over_the_ceiling_ends_inside_it(ground: RentedGround, wish: str) -> None:
+    """Steps that say they take a minute each, of which the approved amount buys some; nobody watches, to be asked."""
+    job = ground.job("runpod", steps=400, step_s=0.2, says_s=60.0, text=f"on_overrun: {wish}\n")
+    code, outcome, err = ground.run("run", job, *YES)
+    assert (code, outcome.get("state")) == (8, "stopped"), (outcome, err)
+    run_dir = ground.launcher.home / "runs" / outcome["run"]
+    made = json.loads((run_dir / "adapted_model.nemo").read_text())["trained"]
+    rows = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    forecast = next(row for row in rows if row["kind"] == "forecast")
+    assert forecast["breaks"] is True
+    assert Usd(forecast["usd_p50"]) > 2 * Usd(outcome["usd"]["ceiling"])
+    if wish == "trim":
+        trimmed = json.loads((run_dir / "TRIM.json").read_text())["max_steps"]
+        assert made == trimmed  # a finished model, on the schedule that the amount buys
+        assert outcome["scores"]["after"]
+    else:
+        assert "the forecast breaks what was approved" in outcome["reason"]
+    assert 10 <= made < 400
+    ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
