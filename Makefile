@@ -4,11 +4,12 @@ WORKERS ?= 2
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo lint test test-nemo27 test-ledger bench clean
+.PHONY: help env demo rehearse lint test test-nemo27 test-ledger bench clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
 	@echo "make demo    the main job from recordings to receipt, on the demo corpus (SEED=2: other voices)"
+	@echo "make rehearse   rent on a simulated cloud: plan, YES, train there, release; costs nothing (as root; YES=1: no question)"
 	@echo "make test    lint, then all tests (TESTS='tests/launcher -k plan' for some, WORKERS=1 for less memory)"
 	@echo "make test-nemo27   models restore in NeMo 2.7.3, too (builds .venv-nemo27)"
 	@echo "make test-ledger   64 processes x 50 rounds against one cap, on SQLite and PostgreSQL, killed at random"
@@ -23,6 +24,9 @@ env:
 
 demo: env
 	@$(VENV)/python examples/demo.py $(if $(SEED),--seed $(SEED))
+
+rehearse: env
+	@$(VENV)/python examples/rehearse.py $(if $(YES),--yes) $(if $(PROVIDER),--provider $(PROVIDER))
 
 lint: env
 	$(VENV)/ruff check .
