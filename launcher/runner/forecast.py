@@ -110,7 +110,8 @@ def reforecast(
 
     `rate`: USD an hour of this machine without its disk, by the provider's word. `elapsed_s`: since it began to be
     billed. `events`: the run's own, as the mirror keeps them (`read_events(run_dir / EVENTS)`), all or the newest
-    thousands. `spent`: of earlier attempts. `deadline_left_s`: to the lease's deadline; as planned where not given.
+    thousands. `spent`: of earlier attempts. `deadline_left_s`: until the runner stops the work in order to collect,
+    which is the ceiling's collect_s before the lease's deadline; as planned where not given.
     """
     estimate, ceiling, offer = plan.choice.estimate, plan.choice.ceiling, plan.choice.offer
     held = [event for event in events if isinstance(event, Mapping)]
@@ -130,20 +131,20 @@ def reforecast(
     collect_s = estimate.phases.get("collect", 0.0)
     validation = _validations(steps)
 
-    def left(until: int) -> tuple[float, float]:
-        """(p50, p90) seconds from now when training ends at step `until`."""
+    def left(until: int, collecting_s: float = collect_s) -> tuple[float, float]:
+        """(p50, p90) seconds from now to the release, or to the end of the work, when training ends at `until`."""
         more = max(0, until - step)
         train_s = more * pace.p50_s
         beside = beside_s * more
         if validation is not None:
             interval, each_s = validation
             beside = each_s * (math.ceil(more / interval) + 1)  # and one as long for what is written at the end
-        p50 = train_s + beside + evaluate_s + collect_s
+        p50 = train_s + beside + evaluate_s + collecting_s
         unsure = (
             train_s * (pace.p90_s / pace.p50_s - 1),
             beside * (figure("spread.measured_once") - 1),
             evaluate_s * (figure("spread.measured_once") - 1),
-            collect_s * (figure("spread.setup") - 1),
+            collecting_s * (figure("spread.setup") - 1),
         )
         return p50, p50 + math.hypot(*unsure)
 
@@ -151,7 +152,7 @@ def reforecast(
     traffic = float(offer.usd_per_gb_down) * estimate.transfer_down_gb
     traffic += float(offer.usd_per_gb_up) * estimate.transfer_up_gb
     if deadline_left_s is None:
-        deadline_left_s = plan.deadline_h * 3600 - elapsed_s
+        deadline_left_s = plan.deadline_h * 3600 - ceiling.collect_s - elapsed_s
     limit = None if plan.is_free else plan.ceiling_usd
     # The estimate's collect holds a release that goes well; the ceiling's has the patience for one that does not.
     slow_release_s = 0.0 if limit is None else max(0.0, ceiling.teardown_s - figure("phases.teardown_s"))
@@ -160,17 +161,17 @@ def reforecast(
         return float(spent) + hourly * (elapsed_s + seconds) / 3600 + traffic
 
     def fits(until: int) -> bool:
-        _, p90 = left(until)
-        return p90 <= deadline_left_s and (limit is None or usd(p90 + slow_release_s) <= float(limit))
+        in_time = left(until, 0.0)[1] <= deadline_left_s
+        return in_time and (limit is None or usd(left(until)[1] + slow_release_s) <= float(limit))
 
-    p50, p90 = left(total)
+    (p50, p90), (works_p50, works_p90) = left(total), left(total, 0.0)
     over = limit is not None and usd(p50) > float(limit)
-    may = p90 > deadline_left_s or (limit is not None and usd(p90) > float(limit))
+    may = works_p90 > deadline_left_s or (limit is not None and usd(p90) > float(limit))
     return Forecast(
         step=step, total=total, seconds_per_step=pace.p50_s, planned_seconds_per_step=planned_step_s,
         left_p50_s=p50, left_p90_s=p90, usd_so_far=_up(float(spent) + hourly * elapsed_s / 3600),
         usd_p50=_up(usd(p50)), usd_p90=_up(usd(p90)), limit_usd=limit, deadline_left_s=deadline_left_s,
-        breaks_ceiling=over, breaks_deadline=p50 > deadline_left_s, may_break=may,
+        breaks_ceiling=over, breaks_deadline=works_p50 > deadline_left_s, may_break=may,
         trim_to=_most(step, total, fits),
     )  # fmt: skip
 

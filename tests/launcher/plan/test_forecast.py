@@ -244,3 +244,10 @@ def test_the_pace_is_that_of_an_even_machine_whenever_it_is_asked(
     assert pace is None or pace.p50_s == pytest.approx(each, rel=1e-6)
     if more >= WARM_UP_STEPS + FEWEST_STEPS + 10:  # the events come every 5 steps, the first mean is only an anchor
         assert pace is not None and pace.p90_s >= pace.p50_s
+
+
+def test_collecting_has_a_time_of_its_own_after_the_work(plan: Plan) -> None:
+    telling = told(plan)
+    works_s = forecast(plan, telling).left_p50_s - plan.choice.estimate.phases["collect"]
+    assert not forecast(plan, telling, deadline_left_s=works_s + 1).breaks_deadline
+    assert forecast(plan, telling, deadline_left_s=works_s - 1).breaks_deadline
