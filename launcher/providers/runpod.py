@@ -48,7 +48,8 @@ class RunPodProvider:
         self.create_s = CREATE_S  # how long a create is waited for
         self._clock, self._api = clock, Api(clock)
         self._known = Known(home, self.name)
-        self._deleted: set[str] = set()  # ids whose delete RunPod has accepted
+        self._ending: set[str] = set()  # ids whose end was asked for by this process
+        self._deleted: set[str] = set()  # those whose delete RunPod has accepted
 
     def unusable(self) -> str | None:
         """Without a key; whether RunPod accepts it, only RunPod can say."""
@@ -100,7 +101,7 @@ class RunPodProvider:
         return (Presence.ABSENT if look.explained else Presence.UNKNOWN), None
 
     def listing(self) -> Listing:
-        """The account's pods; complete when it is the account of our leases, and what it spends or our ids agree."""
+        """The account's pods; complete when it is our leases' account, and its spending or a pod's end agrees."""
         labels = self._known.labels()
         held = {ref: label for label in labels for ref in self._known.refs(label)}
         try:
@@ -108,7 +109,7 @@ class RunPodProvider:
         except ProviderError:
             return Listing((), complete=False)
         ours = self._known.is_account_of_all(look.account)
-        gone = any(machine is None for machine in look.exact.values())
+        gone = any(look.exact.get(ref, ...) is None for ref in self._ending)
         machines = tuple(replace(m, label=held.get(ref) or self._label_of(m)) for ref, m in look.machines.items())
         return Listing(machines, complete=ours and look.consistent and (look.explained or gone))
 
@@ -144,6 +145,7 @@ class RunPodProvider:
         """podTerminate, also of any other pod that carries the label; that one is unknown there is no proof."""
         self._known.meet(machine)
         doomed = [machine.ref]
+        self._ending.add(machine.ref)
         try:
             look = self._api.look(doomed)
         except ProviderError:

@@ -52,7 +52,8 @@ class VastProvider:
         self.create_s = CREATE_S  # how long a create is waited for
         self._clock, self._api = clock, Api(clock)
         self._known = Known(home, self.name)
-        self._deleted: set[str] = set()  # ids whose delete Vast has accepted
+        self._ending: set[str] = set()  # ids whose end was asked for by this process
+        self._deleted: set[str] = set()  # those whose delete Vast has accepted
         self._never_ran: set[str] = set()  # ids that had not run yet when they were deleted
         self._attached: set[tuple[str, bool]] = set()
 
@@ -113,12 +114,13 @@ class VastProvider:
         return (Presence.ABSENT if look.whole else Presence.UNKNOWN), None
 
     def listing(self) -> Listing:
-        """The account's instances; complete when its own count, our ids and the account's contracts agree with it."""
+        """The account's instances; complete when its count, our ids, and its contracts or an end agree with it."""
         labels = self._known.labels()
         held = {ref: label for label in labels for ref in self._known.refs(label)}
         try:
             look = self._api.look(sorted(held))
-            agreed = any(machine is None for machine in look.exact.values()) or self._api.agrees(look)
+            gone = any(look.exact.get(ref, ...) is None for ref in self._ending)
+            agreed = gone or self._api.agrees(look)
         except ProviderError:
             return Listing((), complete=False)
         ours = self._known.is_account_of_all(look.account)
@@ -177,6 +179,7 @@ class VastProvider:
         """Delete it, also any other instance that carries the label; that one is unknown there is no proof."""
         self._known.meet(machine)
         doomed = [machine.ref]
+        self._ending.add(machine.ref)
         try:
             look = self._api.look(doomed)
         except ProviderError:

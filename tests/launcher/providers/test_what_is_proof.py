@@ -132,3 +132,12 @@ def test_a_rate_that_is_not_told_is_one_that_no_approval_allows(answers: Answers
     answers.says = {"graphql": runpod("user_1", 1, {"id": "a", "name": LABEL, "costPerHr": float(-1)})}
     _, found = RunPodProvider(Home(tmp_path), SystemClock()).find(LABEL)
     assert found is not None and found.usd_per_hour >= 1000 and found.facts["rate_untold"]
+
+
+def test_a_lease_that_was_ended_elsewhere_does_not_vouch_for_an_empty_list(answers: Answers, tmp_path: Any) -> None:
+    answers.says = {"podTerminate": {"data": {"podTerminate": None}}, "graphql": runpod("user_1", 0)}
+    first = RunPodProvider(Home(tmp_path), SystemClock())
+    first.destroy(Machine("abc", LABEL, Usd(1), {"account": "user_1"}))
+    answers.says = {"graphql": runpod("user_1", 0.86)}
+    assert first.listing().complete
+    assert not RunPodProvider(Home(tmp_path), SystemClock()).listing().complete
