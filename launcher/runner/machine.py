@@ -19,6 +19,7 @@ from launcher.report.after_run import gate_of, write_receipt_alone, write_report
 from launcher.runner.boarding import Aboard, Boarding
 from launcher.runner.ending import Ending, failed, in_words
 from launcher.runner.interrupts import Interrupts
+from launcher.runner.keeping import forget_kept
 from launcher.runner.mirror import Mirror
 from launcher.runner.overrun import Overrun
 from launcher.runner.performing import Performing
@@ -65,6 +66,7 @@ class Runner:
                 limit = limit or "stopped before the tuned model was measured"
             state, code = (RunState.STOPPED, ExitCode.STOPPED_AT_LIMIT) if limit else (RunState.SETTLED, ExitCode.OK)
             self._move(state, reason=limit, exit_code=int(code))
+            forget_kept(self._dir)
         return self._settle(released)
 
     # -- the work -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ class Mirror:
         self._offsets: dict[str, int] = {}
         self._at_step: dict[str, int] = {}
         self._failures: dict[str, dict[str, Any]] = {}
+        self._checkpoints: dict[str, dict[str, Any]] = {}
         self._lease = ""
         for _, event in read_events(run_dir / FILE):
             if event.get("kind") == "aboard":
@@ -39,6 +40,7 @@ class Mirror:
         if lease != self._lease:
             self._lease = lease
             self._offsets.clear()
+            self._checkpoints.clear()
 
     def say(self, kind: str, **fields: Any) -> None:
         """The runner's own event."""
@@ -48,6 +50,10 @@ class Mirror:
         """How far a step's recipe said it has come."""
         return self._at_step.get(step, 0)
 
+    def checkpoint(self, step: str) -> dict[str, Any] | None:
+        """The newest checkpoint that a step has written on its machine: its name and bytes."""
+        return self._checkpoints.get(step)
+
     def failure(self, step: str, code: int | None) -> str | None:
         """What a step's recipe said when it last ended with this exit code."""
         held = self._failures.get(step)
@@ -56,6 +62,8 @@ class Mirror:
     def _remember(self, step: str, event: dict[str, Any]) -> None:
         if event.get("kind") == "failure":
             self._failures[step] = event
+        elif event.get("kind") == "checkpoint":
+            self._checkpoints[step] = event
         elif event.get("kind") == "progress" and isinstance(event.get("at_step"), int):
             self._at_step[step] = event["at_step"]
 

@@ -16,6 +16,7 @@ from launcher.runner.boarding import Aboard
 from launcher.runner.collect import collect, list_again
 from launcher.runner.ending import KILLED, OUT_OF_MEMORY, TERMINATED, Ending, exit_in_words, failed, plain
 from launcher.runner.interrupts import Interrupts
+from launcher.runner.keeping import Keeping, send_kept
 from launcher.runner.mirror import Mirror
 from launcher.runner.overrun import Overrun
 from launcher.runner.staging import command, is_rented
@@ -44,6 +45,7 @@ class Performing:
         self._aboard, self._host, self._ledger, self._run_id, self._dir = aboard, aboard.host, ledger, run_id, run_dir
         self._mirror, self._interrupts, self._clock, self._why_stop = mirror, interrupts, clock, why_stop
         self._overrun = overrun
+        self._keeping = Keeping(aboard, run_dir, mirror, clock)
 
     def perform(self, step: Step) -> dict[str, Any]:
         """Start a step, or follow it where it runs already; follow to its end; bring its artefacts home."""
@@ -75,6 +77,8 @@ class Performing:
                     (self._dir / STOP_FILE).touch()
                     host.put(self._dir / STOP_FILE, f"{out}/{STOP_FILE}")
                     asked, asked_at = why, self._clock.monotonic()
+                if status.state == "absent" and (kept := send_kept(host, self._dir, step.name, out)):
+                    self._mirror.say("note", message=f"{step.name} goes on from {kept}, which was kept here")
                 host.put(spec, f"specs/{step.name}.json")
                 argv, env = command(self._aboard, step.recipe, f"specs/{step.name}.json", out)
                 host.start(step.name, argv, env)
@@ -90,6 +94,7 @@ class Performing:
             if asked and not killed and self._clock.monotonic() - asked_at > COLLECT_PATIENCE_S:
                 host.signal(step.name, signal.SIGKILL)
                 killed = True
+            self._keeping.look(step.name, out)
             self._clock.sleep(POLL_THERE_S if is_rented(host) else POLL_S)
 
     def _goes_on(self, step: Step, status: StepStatus, why: str | None, *, tried: bool) -> bool:

@@ -310,7 +310,10 @@ class Training:
             "loss": self.loss,
             "seconds": self.clock.seconds,
         }
-        self.checkpoints.save("step", self.step, lambda path: torch.save(state, path), {"identity": self.identity})
+        written = self.checkpoints.save(
+            "step", self.step, lambda path: torch.save(state, path), {"identity": self.identity}
+        )
+        self.events.emit("checkpoint", name=written.folder.name, bytes=written.state.stat().st_size)
         self.clock.enter(left)
         if left == "training":
             self.events.emit("phase", name="training")

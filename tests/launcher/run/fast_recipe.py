@@ -99,17 +99,21 @@ class Recipe:
 
     def finetune(self) -> int:
         signal.signal(signal.SIGTERM, self._stop)
-        total, checkpoints = int(self.spec["max_steps"]), self.out / "checkpoints"
+        total = int(self.spec["max_steps"])
         from recipes.contract import write_json
+        from recipes.finetune.checkpoints import Checkpoints
 
-        done = max((int(path.stem) for path in checkpoints.glob("*.json")), default=0)
+        newest, _ = (checkpoints := Checkpoints(self.out / "checkpoints", 50)).newest("step")
+        done = newest.step if newest else 0
+        self.events.emit("note", message=f"begins after step {done}")
         planned, begun = total, done
         while done < total and not self.stopped and not (self.out / "STOP").exists():
             if done >= self.mine.get("at", 0):
                 self.misbehave()
             time.sleep(self.nature.get("step_s", 0.01))
             done += 1
-            write_json(checkpoints / f"{done}.json", {"step": done})
+            made = checkpoints.save("step", done, lambda path: path.write_bytes(b"weights"), {})
+            self.events.emit("checkpoint", name=made.folder.name, bytes=7)
             with contextlib.suppress(FileNotFoundError):
                 total = max(done, min(total, json.loads((self.out / "TRIM.json").read_text())["max_steps"]))
             said = self.nature.get("says_s", self.nature.get("step_s", 0.01))

@@ -164,6 +164,11 @@ def test_a_host_that_dies_in_training_is_released_and_its_work_goes_on_elsewhere
     assert (process.returncode, outcome["state"]) == (0, "settled"), (outcome, err)
     assert len(ground.machines()) == 2
     ground.assert_all_released(run, outcome["usd"]["ceiling"])
+    file = ground.launcher.home / "runs" / run / "events.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    begun = [row["message"] for row in rows if str(row.get("message", "")).startswith("begins after step")]
+    assert begun[0] == "begins after step 0"
+    assert int(begun[1].split()[-1]) >= 1  # not all of it is done again
 
 
 def test_stop_now_ends_an_upload_at_once_and_releases(ground: RentedGround) -> None:
