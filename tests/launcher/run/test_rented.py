@@ -203,3 +203,18 @@ def test_a_training_three_times_over_the_ceiling_ends_inside_it(ground: RentedGr
         assert "the forecast breaks what was approved" in outcome["reason"]
     assert 10 <= made < 400
     ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
+
+
+def test_a_runner_that_is_killed_is_resumed_on_the_same_machine(ground: RentedGround) -> None:
+    process = ground.start("run", ground.job("vast", steps=100, step_s=0.1), *YES)
+    run = at(ground, process, 5)
+    runner = json.loads((ground.launcher.home / "runs" / run / "runner.json").read_text())["pid"]
+    os.kill(runner, signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 6, out  # nobody lives who releases it: that may still bill
+    (row,) = ground.machines()
+    assert row["state"] == "running"
+    code, outcome, err = ground.run("resume", run)
+    assert (code, outcome.get("state")) == (0, "settled"), (outcome, err)
+    assert len(ground.machines()) == 1
+    ground.assert_all_released(run, outcome["usd"]["ceiling"])
