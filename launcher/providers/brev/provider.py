@@ -5,9 +5,12 @@ that names no account and can be empty by mistake. So a label counts as absent o
 - the organization of the lease is the one that is asked, before and after the list;
 - the list is whole JSON and shows neither the label nor its id; an empty one is asked for thrice;
 - its end was asked for, if it ever was seen: before that, a list without it is lag or a lie;
-- nothing answers at its address with the host key that was pinned for it;
-and a listing counts as complete when it shows every other lease of ours that should be there. `delete` returns at
-once and takes minutes; `stop` keeps the disk, and its bill, and is never used.
+- the list shows every other lease of ours that should be there;
+- nothing answers at its address with the host key that was pinned for it.
+`delete` returns at once and takes minutes; `stop` keeps the disk, and its bill, and is never used.
+
+What this cannot see: a create that was never answered, and lists that keep hiding its instance alone; and from
+another computer, which knows of a lease what the ledger knows, lists that lie the same way each time.
 
 What Brev does not have, and what is done about it:
 - no maximum price: the type's price in `brev search` is looked at just before the create and after it, and the dearer
@@ -62,6 +65,7 @@ from launcher.watchdog import watch
 UNTOLD_USD_PER_HOUR = Usd(MOST_USD_PER_GPU_HOUR)  # what a rate counts as that nobody tells: no approval allows it
 PAUSE_S = 1.0  # between two questions after an empty list
 PROBE_S = 5.0
+MISSED = 3  # looks in a row after which a machine that is not listed counts as failed; not as gone
 _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/=]+( [A-Za-z0-9@._-]+)?")
 
@@ -86,6 +90,8 @@ class BrevProvider:
         assert traits
         self.traits: Traits = traits
         self._known, self._clock = Known(home), clock
+        self._missed: dict[str, int] = {}  # looks in a row that did not show a machine which should be there
+        self.create_s = CREATE_S
 
     def unusable(self) -> str | None:
         """Without the command or a login."""
@@ -94,7 +100,8 @@ class BrevProvider:
         if shutil.which("brev") is None:
             return "the brev command is not installed. Install NVIDIA's brev command line, then: brev login"
         if not has_login():
-            return f"there is no login to Brev in {user_folder()}. Log in with: brev login"
+            where = "Log in with brev login, or set BREV_API_KEY and BREV_ORG_ID"
+            return f"there is no login to Brev in {user_folder()}. {where}"
         return None
 
     def create(self, intent: Intent) -> Machine:
@@ -138,34 +145,39 @@ class BrevProvider:
         """By its label, or its id, in the list of its organization; see this module's words for what is proof."""
         known = self._known.of(label)
         try:
-            row = _of(self._look(label)[1], label, known)
+            command = self._command(label)
+            row = _of(command.instances(), label, known)
+            if row is None:  # only an absence needs more than one question
+                command, rows = self._look(label)
+                row = _of(rows, label, known)
+            if row is not None:
+                self._missed.pop(label, None)
+                return Presence.PRESENT, self._priced(self._machine(row, label), command)
         except (ProviderError, OSError):
             return Presence.UNKNOWN, None
-        if row is not None:
-            return Presence.PRESENT, self._machine(row, label)
+        young = self._known.is_young(label, self._clock.now(), self.traits.listing_lag_s)
         if self._known.is_due(label):
+            self._missed[label] = 0 if young else self._missed.get(label, 0) + 1
             return Presence.UNKNOWN, None
-        if self._known.is_young(label, self._clock.now(), self.traits.listing_lag_s) or self._answers(known):
+        if young or self._missing(rows, command.org) or self._answers(known):
             return Presence.UNKNOWN, None
         return Presence.ABSENT, None
 
     def listing(self) -> Listing:
         """Every instance of the active organization and of those that hold a lease of ours."""
-        labels = self._known.labels()
         machines: dict[str, Machine] = {}
-        asked: set[str] = set()
+        asked: dict[str, list[dict[str, Any]]] = {}
         try:
-            for label in (".listing", *labels):
+            for label in (".listing", *self._known.labels()):
                 if str(self._known.of(label).get("org")) in asked:
                     continue
                 command, rows = self._look(label)
-                asked.add(command.org)
+                asked[command.org] = rows
                 for row in rows:
                     machines[row["id"]] = self._machine(row, row["name"])
         except (ProviderError, OSError):
             return Listing(tuple(machines.values()), complete=False)
-        named = {machine.label for machine in machines.values()} | set(machines)
-        missing = [label for label in labels if self._known.is_due(label) and label not in named]
+        missing = self._missing([row for rows in asked.values() for row in rows])
         return Listing(tuple(machines.values()), complete=not missing)
 
     def connect(self, machine: Machine, keys: LeaseKeys) -> Host | None:
@@ -173,7 +185,7 @@ class BrevProvider:
         self._known.meet(machine)
         presence, seen = self.find(machine.label)
         if seen is None:
-            if presence is Presence.ABSENT:
+            if presence is Presence.ABSENT or self._missed.get(machine.label, 0) >= MISSED:
                 raise MachineFailedError("Brev does not list the instance any more.")
             return None
         status, build = text(seen.facts.get("status")), text(seen.facts.get("build_status"))
@@ -216,12 +228,15 @@ class BrevProvider:
         """Ask for the end of every instance with the lease's label, and of its id. Takes minutes."""
         label, ref = machine.label, self._known.of(machine.label).get("ref")
         self._known.meet(machine)
+        command = self._command(label)
         try:
-            command, rows = self._look(label)
+            rows = command.instances()
+            if _of(rows, label, {"ref": ref}) is None:
+                rows = self._look(label)[1]
         except _AnotherOrgError:
             raise
         except (ProviderError, OSError):  # the delete needs no list of ours
-            command, rows = self._command(label), []
+            rows = []
         doomed = [row for row in rows if row["name"] == label or row["id"] == ref]
         for row in doomed:
             self._machine(row, label)  # whether it runs is of interest a last time
@@ -231,11 +246,24 @@ class BrevProvider:
             if done.code and not _NOT_FOUND.search(done.err + done.out):
                 raise ProviderError(f"Brev did not accept the delete: {done.words}.")
             gone = gone and done.code != 0
-        young = not known.get("ref") and self._known.is_young(label, self._clock.now(), self.traits.listing_lag_s)
-        if known.get("deleted_at") or (gone and young):
-            return  # what is too new to be listed is not found either
-        never_ran = True if doomed and not known.get("running_at") else None
-        self._known.learn(label, deleted_at=iso(self._clock.now()), never_ran=never_ran)
+        if not known.get("deleted_at") and (not gone or self._is_believed_gone(label)):
+            never_ran = True if doomed and not known.get("running_at") else None
+            self._known.learn(label, deleted_at=iso(self._clock.now()), never_ran=never_ran)
+
+    def _is_believed_gone(self, label: str) -> bool:
+        """Whether a machine that `delete` did not find counts as ended all the same, by somebody else.
+
+        What is not found may be too new, or its list a lie. It is believed where its own sshd was known and does not
+        answer, or once it has not been found for twice as long as a delete takes.
+        """
+        known, now = self._known.of(label), self._clock.now()
+        if _pin(known):
+            return not self._answers(known)
+        if self._known.is_young(label, now, self.traits.listing_lag_s):
+            return False
+        since = known.get("not_found_at") or iso(now)
+        self._known.learn(label, not_found_at=since)
+        return (now - parse_iso(str(since))).total_seconds() >= 2 * self.traits.delete_s
 
     def forget(self, label: str) -> None:
         """Remove the lease's home here, and all that it knows."""
@@ -279,7 +307,7 @@ class BrevProvider:
         if disk_gb is not None:
             wanted["target_disk_gb"] = disk_gb
         done = command.ask("create", intent.label, "--detached", "--startup-script", f"@{script}",
-                           stdin=json.dumps([wanted]), seconds=CREATE_S)  # fmt: skip
+                           stdin=json.dumps([wanted]), seconds=self.create_s)  # fmt: skip
         if done.code == 0:
             return
         error = why_not(done)
@@ -295,22 +323,44 @@ class BrevProvider:
             "build_status": text(row.get("build_status")),
             "kind": text(row.get("instance_type")),
         }
-        if not known.get("org"):
+        if not known.get("org"):  # rented by another computer, or not by us
             return Machine(row["id"], label, UNTOLD_USD_PER_HOUR, {**facts, "rate_untold": True})
         now, since = iso(self._clock.now()), known.get("running_at")
         if not since and status in _UP:  # at the latest from the last look at which it did not run
             since = known.get("not_running_at") or known.get("asked_at")
-        self._known.learn(label, ref=row["id"], running_at=since, not_running_at=None if since else now)
+        self._known.learn(
+            label, ref=row["id"], not_found_at="", running_at=since, not_running_at=None if since else now
+        )
         facts |= self._known.facts(label)
         return Machine(row["id"], label, Usd(str(known.get("usd_per_hour", UNTOLD_USD_PER_HOUR))), facts)
 
+    def _priced(self, machine: Machine, command: BrevCommand) -> Machine:
+        """A machine that another computer rented, at its type's price of now: Brev tells no other."""
+        if "rate_untold" not in machine.facts:
+            return machine
+        rate = rate_of(row_of(command, str(machine.facts["kind"])))
+        facts = {name: value for name, value in machine.facts.items() if name != "rate_untold"}
+        return (
+            machine if rate is None else replace(machine, usd_per_hour=rate, facts=facts | {"rate_of": "brev search"})
+        )
+
+    def _missing(self, rows: list[dict[str, Any]], org: str | None = None) -> list[str]:
+        """Leases of ours (in one organization, or in all) that these rows should show, and do not."""
+        shown = {row["name"] for row in rows} | {row["id"] for row in rows}
+        due = [label for label in self._known.labels() if self._known.is_due(label)]
+        return [label for label in due if label not in shown and org in (None, self._known.of(label).get("org"))]
+
     def _answers(self, known: dict[str, Any]) -> bool:
         """Whether the machine still answers at its address, as itself: with the key that was pinned for the lease."""
-        if not known.get("host") or not known.get("keys"):
-            return False
-        pinned = LeaseKeys(Path(str(known["keys"]))).pinned
-        shown = _host_key(Address(str(known["host"]), int(known["port"])), pinned) if pinned else None
-        return shown is not None and shown == pinned
+        pinned = _pin(known)
+        return bool(pinned) and _host_key(Address(str(known["host"]), int(known["port"])), str(pinned)) == pinned
+
+
+def _pin(known: dict[str, Any]) -> str | None:
+    """The host key that a machine showed when it was entered; None for one that nobody has entered from here."""
+    if not known.get("host") or not known.get("port") or not known.get("keys"):
+        return None
+    return LeaseKeys(Path(str(known["keys"]))).pinned
 
 
 def _of(rows: Iterable[dict[str, Any]], label: str, known: dict[str, Any]) -> dict[str, Any] | None:

@@ -45,7 +45,9 @@ def renting(standing: Standing, ground: Ground, tmp_path: Path, monkeypatch: pyt
     for name, value in {**standing.env, **PLANTED}.items():
         monkeypatch.setenv(name, f"{value}:{os.environ['PATH']}" if name == "PATH" else value)
     monkeypatch.setattr(releasing, "_ASK_AGAIN_S", 0.5)
+    monkeypatch.setattr("launcher.providers.brev.provider.PAUSE_S", 0.05)
     home = Home(tmp_path / "home").ensure()
     clock = SystemClock()
-    yield Renting(standing, ground, home, hurried(ground.make(home, clock)), Ledger.open(home, rng=random.Random()))
+    provider = hurried(ground.make(home, clock), ground.slow)
+    yield Renting(standing, ground, home, provider, Ledger.open(home, rng=random.Random()))
     standing.fault("end_all")

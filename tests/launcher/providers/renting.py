@@ -26,7 +26,6 @@ PLANTED = {
 }  # fmt: skip
 
 
-
 @dataclass
 class Renting:
     """A launcher that rents on one ground."""
@@ -40,7 +39,7 @@ class Renting:
 
     def another(self, home: Home | None = None) -> Any:
         """The provider in another process, which remembers nothing."""
-        return hurried(self.ground.make(home or self.home, self.clock))
+        return hurried(self.ground.make(home or self.home, self.clock), self.ground.slow)
 
     def intend(self, offer: Offer | None = None) -> Lease:
         offer = offer or self.ground.offers[0]
@@ -94,8 +93,8 @@ class Renting:
         return done.stdout
 
 
-def hurried(provider: Any) -> Any:
+def hurried(provider: Any, slow: float = 1.0) -> Any:
     """The same provider with less patience than a real cloud needs."""
-    provider.traits = replace(provider.traits, listing_lag_s=2.0, delete_s=2.5, apart_s=0.2)
-    provider.create_s = 2.0
+    provider.traits = replace(provider.traits, listing_lag_s=2.0 * slow, delete_s=2.5 * slow, apart_s=0.2)
+    provider.create_s = 2.0 * min(slow, 3.0)
     return provider

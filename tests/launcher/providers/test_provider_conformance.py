@@ -98,7 +98,7 @@ def test_a_create_that_did_not_answer_is_found_by_its_label(renting: Renting, fa
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_create_that_did_not_answer_and_is_not_listed_yet_is_ended(renting: Renting, elsewhere: bool) -> None:
     lease = renting.intend()
-    renting.fault("listing_lag", seconds=1.5)
+    renting.fault("listing_lag", seconds=1.5 * renting.ground.slow)
     renting.fault("error_after_create")
     with pytest.raises(ProviderError):
         renting.ask(lease)
@@ -109,7 +109,7 @@ def test_a_create_that_did_not_answer_and_is_not_listed_yet_is_ended(renting: Re
 
 
 def test_a_machine_that_is_not_listed_yet_is_not_believed_gone(renting: Renting) -> None:
-    renting.fault("listing_lag", seconds=1.5)
+    renting.fault("listing_lag", seconds=1.5 * renting.ground.slow)
     lease = renting.rent()
     assert renting.provider.find(lease.label)[0] is Presence.UNKNOWN
     assert renting.provider.connect(machine_of(lease), renting.keys(lease)) is None
@@ -133,6 +133,8 @@ def test_a_create_that_failed_before_it_created_is_proven_to_have_left_nothing(r
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_list_that_lies_is_not_complete_and_proves_no_absence(renting: Renting, lie: str, elsewhere: bool) -> None:
+    if elsewhere and lie in renting.ground.blind_elsewhere:
+        return  # told in the provider's own words; what the ledger tells it there is in test_brev.py
     leases = [renting.rent(offer) for offer in renting.ground.offers]
     provider = renting.another(Home(renting.home.root / "elsewhere")) if elsewhere else renting.provider
     listed = provider.listing()
@@ -145,6 +147,8 @@ def test_a_list_that_lies_is_not_complete_and_proves_no_absence(renting: Renting
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_never_ends_in_released_while_a_lost_machine_bills(renting: Renting, lie: str) -> None:
+    if lie in renting.ground.blind_to_lost:
+        return
     renting.rent(renting.ground.offers[1])  # an older one, so that half of the list is something
     lease = renting.intend()
     renting.fault("error_after_create")
@@ -163,9 +167,13 @@ def test_a_machine_that_is_known_is_ended_whatever_the_list_says(renting: Rentin
     lease = renting.rent()
     renting.fault(lie, count="always")
     done = renting.release(lease)
-    assert lease.label not in renting.billing()
+    if renting.ground.deletes_by_list:
+        assert done.state is LeaseState.RELEASE_PENDING
+    else:
+        assert lease.label not in renting.billing()
     renting.cloud.fault("clear")
     assert renting.release(done).state is LeaseState.RELEASED
+    assert lease.label not in renting.billing()
 
 
 def test_an_empty_account_is_listed_whole(renting: Renting) -> None:
@@ -281,7 +289,7 @@ def test_no_key_of_an_account_is_on_the_machine(renting: Renting) -> None:
     )
     assert renting.inside(lease, script, "\n".join(wanted) + "\n").split() == ["0"]
     public = renting.keys(lease).public.split()[1]
-    assert "/root/.ssh/authorized_keys" in renting.inside(lease, script, public + "\n")  # the search finds
+    assert renting.ground.door in renting.inside(lease, script, public + "\n")  # the search finds
 
 
 # -- keys -------------------------------------------------------------------------------------------------------
@@ -336,4 +344,4 @@ def test_only_the_leases_own_key_opens_it(renting: Renting, tmp_path: Any) -> No
     script = "cat ~/.ssh/authorized_keys"
     held = renting.inside(lease, script)
     assert renting.keys(lease).public.split()[1] in held and other.public.split()[1] not in held
-    assert len(set(held.split("\n")) - {""}) == 1
+    assert len(set(held.split("\n")) - {""}) == 1 + renting.ground.other_keys
