@@ -26,7 +26,8 @@ demo: env
 	@$(VENV)/python examples/demo.py $(if $(SEED),--seed $(SEED))
 
 rehearse: env
-	@$(VENV)/python examples/rehearse.py $(if $(YES),--yes) $(if $(PROVIDER),--provider $(PROVIDER))
+	@$(VENV)/python examples/rehearse.py $(if $(YES),--yes) $(if $(PROVIDER),--provider $(PROVIDER)) \
+	  $(if $(STEPS),--steps $(STEPS))
 
 lint: env
 	$(VENV)/ruff check .

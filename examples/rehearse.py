@@ -33,8 +33,6 @@ from demo import BASE, CORPUS, run, say  # noqa: E402  (the checkout is on the p
 from launcher.environment import recipe_python  # noqa: E402
 
 SIMULATION = "SIMULATION: a practice cloud on this computer. Nothing is rented, and nothing costs anything."
-JOB = {"method": "full", "max_steps": 60, "batch_size": 16, "learning_rate": 4.0e-3, "replay_fraction": 0.5,
-       "validation_interval_steps": 30}  # fmt: skip
 CAPS = {"per_run_usd": 5, "per_day_usd": 5, "per_month_usd": 5, "max_usd_per_hour": 2.5}
 PYTHON_THERE = "usr/local/bin/python"  # as an image would bring it: `setup` of sky/*.yaml finds it on the path
 NEVER_PASSED = ("LAUNCHER_ALLOW_LIVE", "LAUNCHER_LEDGER", "LAUNCHER_HOME", "LAUNCHER_CONFIRM", "LAUNCHER_MAX_COST")
@@ -45,6 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--yes", action="store_true", help="approve the plan beforehand instead of typing YES")
     parser.add_argument("--provider", help="vast, runpod or brev; default: the one that the plan chooses")
+    parser.add_argument("--steps", type=int, default=240, help="of training; fewer end sooner, with a worse model")
     parser.add_argument("--dir", type=Path, default=CHECKOUT / "demo")
     args = parser.parse_args()
     say(f"{SIMULATION}\n")
@@ -56,7 +55,7 @@ def main() -> int:
     typed = not args.yes and sys.stdin.isatty() and sys.stdout.isatty()
     place = args.dir.absolute()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cloud = Practice(place / "rehearsal", args.provider)
+    cloud = Practice(place / "rehearsal", args.provider, args.steps)
     try:
         job = cloud.prepare(place / "seed1")
         cloud.stand()
@@ -75,8 +74,9 @@ def main() -> int:
 class Practice:
     """One rehearsal: its folder, its cloud, its launcher."""
 
-    def __init__(self, folder: Path, provider: str | None) -> None:
+    def __init__(self, folder: Path, provider: str | None, steps: int) -> None:
         self.folder, self.state, self.home = folder, folder / "cloud", folder / "home"
+        self.steps = steps
         self.providers = [provider] if provider else ["vast", "runpod", "brev"]
         self.env = {name: value for name, value in os.environ.items() if name not in NEVER_PASSED}
         self.env["PYTHONPATH"] = str(CHECKOUT)
@@ -95,8 +95,11 @@ class Practice:
             "--corpus", corpus / "corpus.txt", "--train", corpus / "base" / "manifest.jsonl", *training,
         )  # fmt: skip
         self._launcher("import", corpus / "recordings", "--out", self.folder / "corpus")
+        spec = yaml.safe_load((CORPUS / "job.yaml").read_text(encoding="utf-8"))["spec"]
+        spec |= {"base": str(corpus / "base.nemo"), "max_steps": self.steps}
+        spec["validation_interval_steps"] = min(spec["validation_interval_steps"], self.steps)
         job = {
-            "recipe": "finetune", "spec": {"base": str(corpus / "base.nemo"), **JOB},
+            "recipe": "finetune", "spec": spec,
             "data": {"manifest": str(self.folder / "corpus" / "manifest.jsonl"), "group_by": "voice_id",
                      "general": str(corpus / "general" / "manifest.jsonl")},
             "gate": {"priority": ["drug", "procedure"], "advisory": True},
