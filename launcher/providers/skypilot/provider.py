@@ -157,6 +157,8 @@ class SkyPilotProvider:
             if CLOUDS[self.name].ends_itself:
                 words = ("SkyPilot's autostop (the pod's own key)",)
         if self._witness is not None:
+            if lodging.exists:
+                lodging.end()  # a gigabyte of processes: from here on nobody needs SkyPilot's word
             return (*words, *self._witness.arm(machine, host, deadline))
         from launcher.watchdog import watch
 

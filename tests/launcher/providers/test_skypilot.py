@@ -141,13 +141,16 @@ def ssh(keys: LeaseKeys, *words: str, text: str = "") -> str:
     return done.stdout
 
 
-def found_on(keys: LeaseKeys, texts: list[str]) -> list[str]:
-    """Files, and environments and command lines of processes, that hold one of these; they are not told in argv."""
+def found_on(keys: LeaseKeys, texts: list[str]) -> list[tuple[str, str]]:
+    """Where which of these is on the machine: in any file, or an environment or command line of any process.
+
+    The machine is not told them in argv, where it would find them again.
+    """
     patterns = "\n".join(texts) + "\n"
-    files = ssh(keys, "grep -rlaF -f - --devices=skip --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev /",
-                text=patterns)  # fmt: skip
-    memory = ssh(keys, "grep -laF -f - $(ls -d /proc/[0-9]*/environ /proc/[0-9]*/cmdline) 2>/dev/null", text=patterns)
-    return [*files.split(), *memory.split()]
+    files = "grep -roaFH -f - --devices=skip --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev /"
+    memory = "grep -oaFH -f - $(ls -d /proc/[0-9]*/environ /proc/[0-9]*/cmdline) 2>/dev/null"
+    lines = [line for search in (files, memory) for line in ssh(keys, search, text=patterns).splitlines()]
+    return [(path, text) for path, _, text in (line.partition(":") for line in lines)]
 
 
 def test_a_machine_is_armed_holds_no_key_of_anybody_and_ends_itself_when_all_of_ours_is_dead(renter: Renter) -> None:
@@ -162,12 +165,16 @@ def test_a_machine_is_armed_holds_no_key_of_anybody_and_ends_itself_when_all_of_
     words = provider.arm(machine, host, renter.clock.now() + timedelta(minutes=30))
     assert any("autostop" in word for word in words) and "watchdog" in host.running_steps()
     assert keys.pinned  # the machine's own key, from the first contact on
+    assert renter.lodging(intent.label).processes() == []  # armed, it needs no SkyPilot here any more
+    assert renter.provider.connect(machine, keys) is not None
 
     # Each search is shown to see: the public half of the lease's key is in a file, the pod's id in an environment.
-    assert any("authorized_keys" in path for path in found_on(keys, [keys.public.split()[1]]))
-    assert any("environ" in path for path in found_on(keys, [f"RUNPOD_POD_ID={machine.ref}"]))
-    private = keys.private.read_text().splitlines()[2]
-    assert found_on(keys, [*renter.planted.values(), private]) == []
+    public, private = keys.public.split()[1], keys.private.read_text().splitlines()[2]
+    pod = f"RUNPOD_POD_ID={machine.ref}"
+    found = found_on(keys, [*renter.planted.values(), private, public, pod])
+    assert {text for _, text in found} == {public, pod}
+    assert ("/root/.ssh/authorized_keys", public) in found
+    assert any(path.endswith("/environ") for path, text in found if text == pod)
     account = requests.post(f"{renter.cloud.url}/graphql", json={"query": "query { myself { pubKey } }"}, timeout=10,
                             headers={"Authorization": f"Bearer {renter.planted['runpod']}"}).json()  # fmt: skip
     assert not account["data"]["myself"]["pubKey"]  # SkyPilot by itself leaves its key in the account
