@@ -224,6 +224,28 @@ def test_a_launch_whose_server_dies_is_released_all_the_same_though_deletes_are_
     assert left_of(held) == []
 
 
+def test_a_machine_that_skypilot_cannot_set_up_is_said_to_have_failed_and_is_released(
+    renter: Renter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = raise_cloud(tmp_path / "bare", "--providers", "runpod", "--seed", "6")  # without what the set-up needs
+    try:
+        for name in ("RUNPOD_API_BASE_URL", "RUNPOD_API_KEY"):
+            monkeypatch.setenv(name, bare.env[name])
+        intent = renter.intent()
+        machine = renter.provider.create(intent)
+        assert intent.keys
+        with pytest.raises(MachineFailedError, match="did not set the machine up"):
+            renter.enter(machine, intent.keys)
+        (row,) = bare.bill()["machines"]
+        assert row["ended"] is None  # SkyPilot leaves it up
+        proof, presence = releasing.end(machine, intent.label, renter.provider, renter.clock)
+        assert len(proof) == 2 and presence is Presence.ABSENT
+        (row,) = bare.bill()["machines"]
+        assert row["ended"]
+    finally:
+        assert command(bare.state, "down").returncode == 0
+
+
 def left_of(held: Lodging) -> list[str]:
     """What is left of a lease's SkyPilot: processes by any trace of it, and files."""
     traces = (str(held.folder), f"sky_ssh_{held.user}")
