@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -188,6 +189,26 @@ def test_an_answer_that_is_not_to_be_believed_proves_nothing(
     cloud.fault("heal", provider="brev")
     cloud.fault("end_all")
     assert machine.label == asked.label
+
+
+@pytest.mark.parametrize("fault", ["empty_list", "partial_list", "malformed_list", "wrong_account"])
+def test_another_computer_that_was_told_by_the_ledger_believes_no_lie_either(
+    brev: BrevProvider, cloud: Standing, tmp_path: Path, fault: str  # noqa: F811
+) -> None:  # fmt: skip
+    asked = intent(tmp_path)
+    assert asked.keys
+    machine = brev.create(asked)
+    other = BrevProvider(Home(tmp_path / "elsewhere"), SystemClock())
+    until(lambda: other.connect(machine, asked.keys))  # type: ignore[arg-type]
+    cloud.fault(fault, provider="brev", count="always")
+    assert other.find(asked.label) == (Presence.UNKNOWN, None)
+    assert not other.listing().complete
+    with suppress(ProviderError):
+        other.destroy(machine)  # "not found", by the same list
+    assert other.find(asked.label) == (Presence.UNKNOWN, None)
+    cloud.fault("clear")
+    other.destroy(machine)
+    until(lambda: other.find(asked.label)[0] is Presence.ABSENT)
 
 
 def test_an_accepted_delete_that_is_not_done_is_never_taken_for_gone(
