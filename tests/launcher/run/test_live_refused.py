@@ -1,0 +1,40 @@
+"""A real machine is not rented by accident: refused before anybody is asked for a YES, with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fast import FastGround
+from jobs import Launcher
+from paid import PaidGround, offer
+
+BUDGETS = """default: b
+budgets: {b: {per_run_usd: 5, per_day_usd: 5, per_month_usd: 5, max_usd_per_hour: 2, providers: [runpod],
+              approval: [typed, preapproved]}}
+"""
+
+
+@pytest.fixture
+def ground(fast: FastGround, launcher: Launcher) -> PaidGround:
+    made = PaidGround(fast, launcher, BUDGETS)
+    made.offer({**offer("NVIDIA L40S/secure", gpu="L40S"), "provider": "runpod", "vram_gb": 48})
+    return made
+
+
+@pytest.mark.parametrize(("url", "allowed"), [("", ""), ("https://api.runpod.io", ""), ("", "yes")])
+def test_renting_at_a_live_endpoint_is_refused_and_nothing_is_reserved(
+    ground: PaidGround, tmp_path: Path, url: str, allowed: str
+) -> None:
+    job = ground.fast.job(text="resources: {providers: [runpod], via: direct}\n")
+    code, outcome, err = ground.run(
+        "run", job, "--offers", ground.offers_file, "--confirm", "YES", "--max-cost", "3", HOME=str(tmp_path),
+        RUNPOD_API_KEY="planted-0123456789", RUNPOD_API_BASE_URL=url, LAUNCHER_ALLOW_LIVE=allowed,
+    )  # fmt: skip
+    said = json.dumps(outcome)
+    assert code == 4, err
+    assert "is not open yet" in said
+    assert "LAUNCHER_ALLOW_LIVE=1" in said
+    assert "make rehearse" in said
+    ground.assert_nothing_happened()
