@@ -134,7 +134,7 @@ def test_a_create_that_failed_before_it_created_is_proven_to_have_left_nothing(r
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_list_that_lies_is_not_complete_and_proves_no_absence(renting: Renting, lie: str, elsewhere: bool) -> None:
     if elsewhere and lie in renting.ground.blind_elsewhere:
-        return  # told in the provider's own words; what the ledger tells it there is in test_brev.py
+        pytest.xfail("its list is its only word, and the same lie each time is seen through by nobody")
     leases = [renting.rent(offer) for offer in renting.ground.offers]
     provider = renting.another(Home(renting.home.root / "elsewhere")) if elsewhere else renting.provider
     listed = provider.listing()
@@ -148,7 +148,7 @@ def test_a_list_that_lies_is_not_complete_and_proves_no_absence(renting: Renting
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_never_ends_in_released_while_a_lost_machine_bills(renting: Renting, lie: str) -> None:
     if lie in renting.ground.blind_to_lost:
-        return
+        pytest.xfail("its list is its only word on a machine that never had an id here")
     renting.rent(renting.ground.offers[1])  # an older one, so that half of the list is something
     lease = renting.intend()
     renting.fault("error_after_create")
