@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,26 @@ def test_a_line_that_is_cut_in_training_is_waited_for(ground: RentedGround, prov
     assert (process.returncode, outcome["state"]) == (0, "settled"), (outcome, err)
     assert len(ground.machines()) == 1
     ground.assert_all_released(run, outcome["usd"]["ceiling"])
+
+
+@pytest.mark.parametrize("when", ["upload", "download"])
+def test_a_transfer_that_is_cut_is_gone_on_with(ground: RentedGround, when: str) -> None:
+    """Two megabytes each way at 1 Mbit/s: 16 s of each, of which the line is gone in the midst."""
+    ground.cloud.fault("slow_link", provider="runpod", mbit=1.0)
+    process = ground.start("run", ground.job("runpod", steps=3, filler="x" * 2_000_000), *YES)
+    if when == "upload":
+        until(lambda: ground.launcher.home.joinpath("ledger.sqlite").exists() and any(
+            lease.state is LeaseState.ARMED for lease in ground.ledger.leases()), 120)  # fmt: skip
+    else:
+        at(ground, process, 3)
+    until(lambda: not threading.Event().wait(4.0))  # into the transfer
+    (machine,) = [row["id"] for row in ground.machines()]
+    ground.cloud.fault("partition", machine=machine, seconds=20)
+    out, err = process.communicate(timeout=300)
+    outcome = json.loads(out)
+    assert (process.returncode, outcome["state"]) == (0, "settled"), (outcome, err)
+    assert len(ground.machines()) == 1
+    ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
 
 
 def test_a_host_that_dies_in_training_is_released_and_its_work_goes_on_elsewhere(ground: RentedGround) -> None:
