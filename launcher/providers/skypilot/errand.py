@@ -83,19 +83,21 @@ def _down(cluster: str) -> dict[str, Any]:
     return {}
 
 
-def _status(cluster: str | None) -> dict[str, Any]:
-    """Clusters as SkyPilot finds them at the provider now, with the address of each one's first machine."""
+def _status(cluster: str, refresh: bool = True) -> dict[str, Any]:
+    """A cluster with the address of its first machine: as SkyPilot finds it at the provider now, or remembers it."""
     from sky.utils.common import StatusRefreshMode
 
     import sky
 
-    rows = sky.get(sky.status([cluster] if cluster else None, refresh=StatusRefreshMode.FORCE))
+    mode = StatusRefreshMode.FORCE if refresh else StatusRefreshMode.NONE
+    rows = sky.get(sky.status([cluster], refresh=mode))
     return {"clusters": [_row(row) for row in rows]}
 
 
 def _row(row: Any) -> dict[str, Any]:
     handle = row["handle"]
-    ips, ports = getattr(handle, "stable_external_ips", None) or [], getattr(handle, "stable_ssh_ports", None) or []
+    ips = getattr(handle, "cached_external_ips", None) or []
+    ports = getattr(handle, "cached_external_ssh_ports", None) or []
     return {
         "name": row["name"], "status": row["status"].value, "launched_at": row["launched_at"],
         "ip": ips[0] if ips else None, "port": ports[0] if ports else 22,

@@ -109,7 +109,7 @@ class SkyPilotProvider:
             raise
 
     def find(self, label: str) -> tuple[Presence, Machine | None]:
-        """By the witness; where there is none, by SkyPilot's word, which proves no absence."""
+        """By the witness; where there is none, by SkyPilot's word: `traits` call such a release unproven."""
         if self._witness is not None:
             presence, machine = self._witness.find(label)
             return presence, self._with(machine)
@@ -120,13 +120,14 @@ class SkyPilotProvider:
         return (Presence.PRESENT, self._machine(label, found)) if found else (Presence.ABSENT, None)
 
     def listing(self) -> Listing:
-        """The witness's; without one only this launcher's own leases, which is never complete."""
+        """The witness's; without one SkyPilot's word about this computer's leases, whole when each was answered."""
         if self._witness is not None:
             return self._witness.listing()
         folder = self._home.root / "skypilot"
         labels = sorted(one.name for one in folder.glob("[!.]*")) if folder.is_dir() else []
-        found = [self.find(label)[1] for label in labels if self._lodging(label).facts().get("cloud") == self.name]
-        return Listing(tuple(machine for machine in found if machine), complete=False)
+        found = [self.find(label) for label in labels if self._lodging(label).facts().get("cloud") == self.name]
+        machines = tuple(machine for _, machine in found if machine)
+        return Listing(machines, complete=all(presence is not Presence.UNKNOWN for presence, _ in found))
 
     def connect(self, machine: Machine, keys: LeaseKeys) -> Host | None:
         """Once SkyPilot says that it is up, which is when its autostop is armed; over a key pinned by us."""
@@ -141,7 +142,8 @@ class SkyPilotProvider:
             lodging.note(up=iso(self._clock.now()))
         if self._witness is not None:
             return self._witness.connect(machine, keys)
-        row = next((row for row in self._rows(machine.label) or [] if row.get("name") == machine.label), None)
+        rows = self._rows(machine.label, refresh=False) or []
+        row = next((row for row in rows if row.get("name") == machine.label), None)
         if row is None or not row.get("ip"):
             return None
         address = Address(str(row["ip"]), int(row["port"]), str(row["user"]))
@@ -313,15 +315,15 @@ class SkyPilotProvider:
     def _server(self, lodging: Lodging) -> Server:
         return Server(lodging, self._clock)
 
-    def _rows(self, label: str) -> list[dict[str, Any]] | None:
-        """SkyPilot's clusters of this lease, asked at the provider; None when it could not be asked."""
+    def _rows(self, label: str, refresh: bool = True) -> list[dict[str, Any]] | None:
+        """SkyPilot's cluster of this lease, by default asked at the provider; None when it could not be asked."""
         lodging = self._lodging(label)
         if not lodging.exists:
             return None
         try:
             server = self._server(lodging)
             server.start()
-            answer = server.send("status", ERRAND_S, cluster=label)
+            answer = server.send("status", ERRAND_S, cluster=label, refresh=refresh)
         except ProviderError:
             return None
         rows = answer.get("clusters")

@@ -246,6 +246,29 @@ def test_a_machine_that_skypilot_cannot_set_up_is_said_to_have_failed_and_is_rel
         assert command(bare.state, "down").returncode == 0
 
 
+def test_a_cloud_that_only_skypilot_can_ask_is_rented_and_ended_by_its_word(
+    renter: Renter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RunPod once more, with nobody to ask but SkyPilot: its word proves no release."""
+    monkeypatch.setattr("launcher.providers.skypilot.provider._witness", lambda *_: None)
+    intent = renter.intent()
+    machine = renter.provider.create(intent)
+    assert intent.keys and machine.label == intent.label
+    (pod,) = renter.billing()
+    host = renter.enter(machine, intent.keys)
+    until(lambda: host.status("nothing").state == "absent", PATIENCE_S)
+    words = renter.provider.arm(machine, host, renter.clock.now() + timedelta(minutes=30))
+    assert "watchdog" in host.running_steps() and "box timer stops all work" in words
+    assert [one.label for one in renter.provider.listing().machines] == [intent.label]
+
+    assert renter.billing() == [pod] and renter.provider.find(intent.label)[0] is Presence.PRESENT
+    proof, presence = releasing.end(machine, intent.label, renter.provider, renter.clock)
+    assert presence is Presence.ABSENT and len(proof) == 2 and renter.billing() == []
+    renter.provider.destroy(machine)  # once more, for one that is gone
+    renter.provider.forget(intent.label)
+    assert left_of(renter.lodging(intent.label)) == []
+
+
 def left_of(held: Lodging) -> list[str]:
     """What is left of a lease's SkyPilot: processes by any trace of it, and files."""
     traces = (str(held.folder), f"sky_ssh_{held.user}")
