@@ -202,6 +202,11 @@ def refuse_unrentable(plan: Plan, home: Home, clock: Clock) -> None:
             f"this launcher cannot rent at {offer.provider}{through} yet; the plan is right, but nothing can be "
             "created.", key="provider", value=offer.provider, fix="Choose another: --provider local.",
         )  # fmt: skip
+    if plan.nodes > 1:
+        raise RefusedError(
+            f"{plan.nodes} machines as one job can be planned, but this launcher rents one a run. {NOTHING}",
+            key="resources.nodes", value=plan.nodes, fix="Take several GPUs in one machine: nodes: 1.",
+        )  # fmt: skip
     why = provider_named(offer.provider, home, clock, offer.via).unusable()
     if why is not None:
         raise RefusedError(f"nothing can be rented at {offer.provider} from here: {why} {NOTHING}")

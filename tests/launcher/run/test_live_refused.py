@@ -38,3 +38,16 @@ def test_renting_at_a_live_endpoint_is_refused_and_nothing_is_reserved(
     assert "LAUNCHER_ALLOW_LIVE=1" in said
     assert "make rehearse" in said
     ground.assert_nothing_happened()
+
+
+def test_several_machines_as_one_job_are_not_rented_as_one_machine(ground: PaidGround, tmp_path: Path) -> None:
+    budgets = BUDGETS.replace("providers: [runpod]", "providers: [lambda], allow_unproven: true")
+    (ground.fast.folder / "budgets.yaml").write_text(budgets, encoding="utf-8")
+    ground.offer({**offer("gpu_1x_a10", gpu="A10"), "provider": "lambda", "via": "skypilot"})
+    job = ground.fast.job(text="resources: {providers: [lambda], nodes: 2}\n")
+    code, outcome, err = ground.run(
+        "run", job, "--offers", ground.offers_file, "--confirm", "YES", "--max-cost", "3", HOME=str(tmp_path)
+    )
+    assert code == 4, err
+    assert "2 machines as one job can be planned, but" in json.dumps(outcome)
+    ground.assert_nothing_happened()
