@@ -79,6 +79,7 @@ def test_ctrl_c_leaves_what_runs_running_starts_nothing_new_and_the_same_command
     terminal.send("d\n")
     assert terminal.end() == 0, terminal.shown
     assert "nothing new is started until: launcher batch" in terminal.shown
+    until(sweep.created, "the first machine")  # its runner lives on
     assert len(sweep.created()) == 1
     assert not [line for line in sweep.bill() if line["event"] == "end"]
 

@@ -221,14 +221,14 @@ def test_without_a_total_the_amount_approved_beforehand_binds_the_batch(sweep: S
 
 
 def test_a_machine_that_this_launcher_cannot_rent_is_refused_before_anybody_is_asked(sweep: Sweep) -> None:
-    sweep.budget(providers="[vast]")
-    sweep.ground.job(5, "resources: {providers: [vast]}\n", "base.yaml")
-    sweep.prices("0.30", provider="vast", trust="marketplace")
+    sweep.budget(providers="[yotta]\n    allow_unproven: true")  # its prices are known, its key handed to nobody
+    sweep.ground.job(5, "resources: {providers: [yotta]}\n", "base.yaml")
+    sweep.prices("0.30", provider="yotta", trust="secure")
     sweep.file("", "jobs: [base.yaml]\n")
     code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
     assert code == 4, err
     assert "no job of the batch can run" in outcome["error"]["message"]
-    assert "cannot rent at vast yet" in outcome["refused"][0]["why"]
+    assert "cannot rent at yotta" in outcome["refused"][0]["why"]
     assert "Free:" not in err
     assert sweep.ledger("select * from batches") == []
 
