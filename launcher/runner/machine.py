@@ -177,9 +177,17 @@ class Runner:
     # -- the end ------------------------------------------------------------------------------------------
 
     def _release_all(self) -> bool:
-        """Release every lease of the run, with proof; True when nothing is left."""
-        left = [lease for lease in self._ledger.leases(self._run_id) if not self._boarding.end(lease)]
-        return not left
+        """Release every lease of the run, with proof; True when nothing is left. One that fails keeps no other."""
+        done = True
+        for lease in self._ledger.leases(self._run_id):
+            try:
+                done = self._boarding.end(lease) and done
+            except LedgerError:
+                raise  # nothing can be told without it; `resume` and `reap` go on once it is back
+            except Exception:  # noqa: BLE001  the other machines are released all the same, and this one is pending
+                traceback.print_exc()
+                done = False
+        return done
 
     def _settle(self, released: bool) -> ExitCode:
         """Settle the money, then write the report and the receipt; returns the exit code."""
