@@ -6,7 +6,7 @@
 For tests alone, by the environment; without it a passing costs one look at a variable:
 
 LAUNCHER_FAILPOINT        `[WHO@]NAME[:N]`, several with commas: SIGKILL to this process when it passes that failpoint
-                          (`*`: any) for the N-th time (1). WHO: the module it was started as, such as runner, sentinel.
+                          (`*`: any) for the N-th time (1). WHO: the module it was started as: runner, sentinel, …
 LAUNCHER_FAILPOINT_FIRED  a folder that remembers which of them have fired, so that whoever goes on afterwards with
                           the same environment is not killed again.
 LAUNCHER_FAILPOINT_LOG    a file; each passing appends `WHO PID TID NAME` and a newline, in one write.
