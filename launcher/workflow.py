@@ -18,6 +18,8 @@ from launcher.errors import BadInputError, LauncherError, LedgerError, PendingEr
 from launcher.estimate import Estimator
 from launcher.home import Home
 from launcher.job import Job, load_job
+from launcher.layers import VARIABLE as WITHOUT
+from launcher.layers import switched_off
 from launcher.money import ZERO, Usd
 from launcher.offers import Market, ask_market
 from launcher.offers.offer import Offer
@@ -218,7 +220,13 @@ def refuse_live(offer: Offer) -> None:
     from launcher.providers.live import ENDPOINTS, is_live, where
 
     ours = offer.provider in ENDPOINTS or offer.via == "skypilot"  # what a plugin rents, its author answers for
-    if ours and is_live(offer.provider, offer.via) and os.environ.get(ALLOW_LIVE) != "1":
+    live = ours and is_live(offer.provider, offer.via)
+    if live and (off := switched_off()):
+        raise RefusedError(
+            f"nothing real is rented without {' and '.join(off)}: that is for tests. {NOTHING}", key=WITHOUT,
+            value=os.environ[WITHOUT], fix=f"unset {WITHOUT}",
+        )  # fmt: skip
+    if live and os.environ.get(ALLOW_LIVE) != "1":
         raise RefusedError(
             f"renting at {where(offer.provider)} is not open yet: the layers that release a machine when this "
             f"computer dies are not all proven. {NOTHING}", key="provider", value=offer.provider,

@@ -40,6 +40,18 @@ def test_renting_at_a_live_endpoint_is_refused_and_nothing_is_reserved(
     ground.assert_nothing_happened()
 
 
+def test_nothing_real_is_rented_with_a_layer_switched_off(ground: PaidGround, tmp_path: Path) -> None:
+    job = ground.fast.job(text="resources: {providers: [runpod], via: direct}\n")
+    code, outcome, err = ground.run(
+        "run", job, "--offers", ground.offers_file, "--confirm", "YES", "--max-cost", "3", HOME=str(tmp_path),
+        RUNPOD_API_KEY="planted-0123456789", RUNPOD_API_BASE_URL="", LAUNCHER_ALLOW_LIVE="1",
+        LAUNCHER_WITHOUT="watchdog,sentinel",
+    )  # fmt: skip
+    assert code == 4, err
+    assert "nothing real is rented without sentinel and watchdog" in json.dumps(outcome)
+    ground.assert_nothing_happened()
+
+
 def test_several_machines_as_one_job_are_not_rented_as_one_machine(ground: PaidGround, tmp_path: Path) -> None:
     budgets = BUDGETS.replace("providers: [runpod]", "providers: [lambda], allow_unproven: true")
     (ground.fast.folder / "budgets.yaml").write_text(budgets, encoding="utf-8")
