@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from launcher.bundle import audio_path, code_digest
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.plan import Plan
 from recipes.contract import COMPLETE, damaged, read_complete, sha256_of
@@ -32,6 +33,7 @@ def key_of(plan: Plan) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
+@effect("baseline.restore")
 def restore(home: Home, plan: Plan, target: Path) -> bool:
     """Put a cached baseline in place; False when there is none, or none that is whole."""
     cached = home.baselines / key_of(plan)
@@ -45,6 +47,7 @@ def restore(home: Home, plan: Plan, target: Path) -> bool:
     return True
 
 
+@effect("baseline.keep")
 def keep(home: Home, plan: Plan, source: Path) -> None:
     """Cache a baseline that was just measured; another run may be doing the same."""
     cached = home.baselines / key_of(plan)

@@ -19,9 +19,13 @@ import signal
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ContextDecorator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 VARIABLE, FIRED, LOG = "LAUNCHER_FAILPOINT", "LAUNCHER_FAILPOINT_FIRED", "LAUNCHER_FAILPOINT_LOG"
 _ON = bool(os.environ.get(VARIABLE) or os.environ.get(LOG))
@@ -49,6 +53,13 @@ class Effect(ContextDecorator):
 def effect(name: str) -> Effect:
     """Mark what is done inside as the external effect `name`: dotted words, what is acted on first."""
     return Effect(name)
+
+
+def marked(thing: T, prefix: str, verbs: Iterable[str]) -> T:
+    """The same object; while a test asks for it, each of these methods of it is the effect `prefix.verb`."""
+    for verb in verbs if _ON else ():
+        setattr(thing, verb, effect(f"{prefix}.{verb}")(getattr(thing, verb)))
+    return thing
 
 
 def who() -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import StateError
+from launcher.failpoints import effect
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class Home:
     def ensure(self) -> Home:
         """Create the folder (mode 0700); raises StateError when it cannot be written."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            probe = self.root / f".writable.{os.getpid()}"
-            probe.write_text("")
-            probe.unlink(missing_ok=True)  # another thread of ours may have taken it away
+            with effect("home.make"):
+                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                probe = self.root / f".writable.{os.getpid()}"
+                probe.write_text("")
+                probe.unlink(missing_ok=True)  # another thread of ours may have taken it away
         except OSError as error:
             raise StateError(
                 f"the launcher's folder cannot be written: {error.strerror}.",

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.failpoints import effect
 from launcher.hosts.base import HostKeyChangedError
 from recipes.contract import write_atomic
 
@@ -47,6 +48,7 @@ class LeaseKeys:
         self.private = self.folder / "key"
 
     @classmethod
+    @effect("keys.make")
     def create(cls, folder: Path, comment: str = "") -> LeaseKeys:
         """A fresh pair in `folder`; one that is there already is this lease's, and is kept."""
         from cryptography.hazmat.primitives import serialization as s
@@ -80,6 +82,7 @@ class LeaseKeys:
         except FileNotFoundError:
             return None
 
+    @effect("keys.pin")
     def pin(self, line: str) -> None:
         """Hold the machine to this key from now on (`type base64`, a comment after it is left out).
 
@@ -104,6 +107,7 @@ class LeaseKeys:
             fix="Nothing more is sent to it. If the provider has replaced the machine, rent anew.",
         )
 
+    @effect("keys.config")
     def write_config(self, address: Address, connect_s: float, stall_s: float) -> None:
         """Write `ssh_config`: this key alone, this machine's key alone, and never a question."""
         lines = {
@@ -120,6 +124,7 @@ class LeaseKeys:
         text = "".join(f"  {name} {value}\n" for name, value in lines.items())
         write_atomic(self.folder / "ssh_config", f"Host {ALIAS}\n{text}")
 
+    @effect("keys.remove")
     def destroy(self) -> None:
         """Remove the pair: the lease has ended, nobody needs to get in again."""
         for name in ("key", "key.pub", "ssh_config"):

@@ -23,6 +23,7 @@ import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.hosts import box
 from launcher.hosts.base import HostError, HostUnreachableError
 from launcher.hosts.lease_keys import Address, LeaseKeys
@@ -128,6 +129,7 @@ class Link:
             raise HostError(f"{self.address} cannot do that ({verb}): {answer['message']}")
         return answer
 
+    @effect("host.request")
     def ask_once(self, ask: dict[str, Any]) -> dict[str, Any]:
         """One attempt; raises Lost."""
         mark = f"answer-{secrets.token_hex(8)}:"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.hosts.base import StepStatus
 from recipes import supervise
 
@@ -29,6 +30,7 @@ class LocalHost:
         """The absolute path of a path relative to the lease's folder."""
         return str(self.root / remote)
 
+    @effect("host.put")
     def put(self, local: Path, remote: str) -> None:
         """Copy a file or folder in; symbolic links stay links, so audio that is here already is not copied."""
         target = self.root / remote
@@ -42,6 +44,7 @@ class LocalHost:
         _remove(target)
         part.replace(target)
 
+    @effect("host.get")
     def get(self, remote: str, local: Path) -> None:
         """Bring a file home: a hard link where it can be one (no gigabytes copied), else a copy; atomic."""
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +59,7 @@ class LocalHost:
             shutil.copyfile(source, part)
         part.replace(local)
 
+    @effect("host.read")
     def read(self, remote: str, offset: int = 0, limit: int = 1 << 20) -> bytes:
         """Bytes of a file from an offset; empty when there are none (yet)."""
         try:
@@ -65,6 +69,7 @@ class LocalHost:
         except FileNotFoundError:
             return b""
 
+    @effect("host.start")
     def start(self, step: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start a command in its own session; the step's lock keeps a second one from starting."""
         if self.status(step).state == "running":
@@ -81,21 +86,25 @@ class LocalHost:
         while process.poll() is None and (supervise.read_json(alive) or {}).get("pid") != process.pid:
             self._clock.sleep(0.01)  # until it can be asked after, and be sent a signal
 
+    @effect("host.status")
     def status(self, step: str) -> StepStatus:
         """How a step does, asked of its lock."""
         state, code = supervise.status(self._step_dir(step))
         return StepStatus(state, code)  # type: ignore[arg-type]  # the supervisor's four words
 
+    @effect("host.signal")
     def signal(self, step: str, signum: int) -> None:
         """Send a signal to a step's command, if it runs."""
         supervise.signal_step(self._step_dir(step), signum)
 
+    @effect("host.steps")
     def running_steps(self) -> list[str]:
         """The steps that still hold their lock."""
         folder = self.root / "steps"
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         return [name for name in names if self.status(name).state == "running"]
 
+    @effect("host.wipe")
     def wipe(self) -> None:
         """Remove the lease's folder with all that is in it."""
         shutil.rmtree(self.root, ignore_errors=True)

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 
+from launcher.failpoints import effect
 from launcher.hosts.base import HostError
 from launcher.hosts.lease_keys import LeaseKeys
 from launcher.hosts.link import Lost, Patience
@@ -14,6 +15,7 @@ from launcher.hosts.link import Lost, Patience
 _LINE = {5, 10, 12, 20, 30, 35, 255, -13}
 
 
+@effect("host.rsync")
 def rsync(
     keys: LeaseKeys, patience: Patience, arguments: Sequence[str], within_s: float, over: Sequence[str] = ()
 ) -> None:

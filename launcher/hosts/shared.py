@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.hosts.lease_keys import LeaseKeys
 
 SOCKET = "shared-"  # and a name of its own: another process may speak to the same machine
@@ -29,6 +30,7 @@ class SharedLine:
         self._name = ""
         self._until = 0.0
 
+    @effect("host.line")
     def begin(self) -> None:
         """Call, without waiting for an answer; nothing happens where the line stands, or no key is pinned yet."""
         with self._turn:
@@ -61,6 +63,7 @@ class SharedLine:
         with self._turn:
             self._hang_up()
 
+    @effect("host.hang_up")
     def _hang_up(self) -> None:
         master, self._master = self._master, None
         if master is None:

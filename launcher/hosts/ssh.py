@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.hosts.base import HostError, HostKeyChangedError, HostUnreachableError, StepStatus
 from launcher.hosts.lease_keys import Address, LeaseKeys
 from launcher.hosts.link import Link, Lost, Patience, key_of
@@ -51,6 +52,7 @@ class SshHost:
         self._line = SharedLine(keys, clock, self._patience.connect_s)
         keys.write_config(address, self._patience.connect_s, self._patience.stall_s)
 
+    @effect("host.answers")
     def answers(self, within_s: float) -> bool:
         """Whether the machine answers a request by then; raises HostKeyChangedError, or HostError when it says no."""
         link = Link(self.address, self._keys, self._clock, replace(self._patience, total_s=within_s), self.box_python)
@@ -68,6 +70,7 @@ class SshHost:
         """The absolute path there of a path relative to the lease's folder."""
         return remote if remote.startswith("/") else f"{self.root}/{remote}"
 
+    @effect("host.put")
     def put(self, local: Path, remote: str) -> None:
         """Send a file, or a folder whole (links followed: what they name is not there); a cut transfer resumes."""
         folder = local.is_dir()
@@ -96,6 +99,7 @@ class SshHost:
                 retry.wait(reason)
         self._ask("place", key=key, to=remote)
 
+    @effect("host.get")
     def get(self, remote: str, local: Path) -> None:
         """Fetch a file to exactly `local`, atomically; a cut transfer goes on from what has come."""
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +127,7 @@ class SshHost:
         part.replace(local)
         self._ask("returned", key=key)
 
+    @effect("host.read")
     def read(self, remote: str, offset: int = 0, limit: int = 1 << 20) -> bytes:
         """Bytes of a file from an offset; empty when there are none (yet)."""
         pieces: list[bytes] = []
@@ -135,24 +140,29 @@ class SshHost:
                 break
         return b"".join(pieces)
 
+    @effect("host.start")
     def start(self, step: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """Start a command detached, once: a step that already runs there is left to run."""
         self._ask("start", step=step, argv=list(argv), env=dict(env), passed=PASSED_THERE,
                   python=self.box_python, token=secrets.token_hex(8))  # fmt: skip
 
+    @effect("host.status")
     def status(self, step: str) -> StepStatus:
         """How a step does, asked of its lock."""
         answer = self._ask("status", step=step)
         return StepStatus(answer["state"], answer["code"])
 
+    @effect("host.signal")
     def signal(self, step: str, signum: int) -> None:
         """Send a signal to a step's command, if it runs."""
         self._ask("signal", step=step, signum=int(signum), token=secrets.token_hex(8))
 
+    @effect("host.steps")
     def running_steps(self) -> list[str]:
         """The steps that still hold their lock."""
         return [str(name) for name in self._ask("running")["steps"]]
 
+    @effect("host.wipe")
     def wipe(self) -> None:
         """Remove the lease's folder. Space that was freed is the provider's to overwrite: no program there can."""
         self._ask("wipe")

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from launcher.clock import Clock, iso
 from launcher.errors import LedgerError
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.ledger import schema as t
 from launcher.ledger.database import shown
@@ -54,7 +55,7 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction, alone: any error undoes it."""
-        with readable_errors(self._engine), self._engine.begin() as db:
+        with effect("ledger.write"), readable_errors(self._engine), self._engine.begin() as db:
             yield db
 
     @contextmanager
@@ -131,7 +132,9 @@ def owner() -> str:
 def place_of(home: Home) -> str:
     """Host name, and a word of this home's own: containers share names and machine ids, and homes are copied."""
     file = home.root / "place"
-    if not file.exists():
+    if file.exists():
+        return f"{socket.gethostname()}:{file.read_text(encoding='ascii')}"
+    with effect("home.name"):
         part = file.with_name(f".place.{os.getpid()}.{threading.get_ident()}")
         part.write_text(secrets.token_hex(8), encoding="ascii")
         with suppress(FileExistsError):  # another launcher's word: the first one stays

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from launcher.clock import Clock, iso
+from launcher.failpoints import effect
 from launcher.money import ZERO, Usd
 from launcher.offers import bounded
 from launcher.offers.source import MOST_USD_PER_GPU_HOUR, Context, SourceError, clean, usd
@@ -40,6 +41,7 @@ class Line:
         self.name = name
         self._key, self._clock = key, clock
 
+    @effect("provider.request")
     def ask(self, method: str, url: str, body: Any = None, *, seconds: float = ANSWER_S) -> Said:
         """The answer of whatever status; raises ProviderError for none, a late, an endless one, or a good one that
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from launcher.clock import iso, parse_iso
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.providers.base import Machine
 from recipes.contract import write_json
@@ -35,6 +36,7 @@ class Known:
             self._held[label] = self._read(label)
         return self._held[label]
 
+    @effect("provider.note")
     def learn(self, label: str, **facts: Any) -> None:
         """Keep facts; those that are None change nothing. `ref` is added to the lease's ids."""
         held = dict(self.of(label))

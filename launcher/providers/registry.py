@@ -7,6 +7,7 @@ from importlib import import_module
 
 from launcher.clock import Clock
 from launcher.errors import BadInputError
+from launcher.failpoints import marked
 from launcher.home import Home
 from launcher.offers.offer import Via
 from launcher.providers.base import Provider
@@ -28,8 +29,16 @@ THROUGH_SKYPILOT: tuple[str, ...] = (
 )  # fmt: skip
 
 
+#: What of the contract reaches out of this process.
+_EFFECTS = ("create", "find", "listing", "connect", "arm", "charged", "destroy", "forget")
+
+
 def provider_named(name: str, home: Home, clock: Clock, via: str = "direct") -> Provider:
     """The provider of this name, through this engine, ready to use; raises BadInputError where there is none."""
+    return marked(_provider_named(name, home, clock, via), "provider", _EFFECTS)
+
+
+def _provider_named(name: str, home: Home, clock: Clock, via: str) -> Provider:
     if via == "skypilot" and name in THROUGH_SKYPILOT:
         rented: Provider = _load(SKYPILOT)(name, home, clock)
         return rented

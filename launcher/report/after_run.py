@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import BadInputError, ExitCode
+from launcher.failpoints import effect
 from launcher.ledger import Ledger, Run
 from launcher.money import Usd
 from launcher.plan import Plan
@@ -59,6 +60,7 @@ def decision_of(plan: Plan, run_dir: Path) -> dict[str, Any] | None:
     ).as_json()  # fmt: skip
 
 
+@effect("report.write")
 def write_reports(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: ExitCode, charged: Usd,
                   released: bool) -> dict[str, Any]:  # fmt: skip
     """Write decision, leaderboards, report.html and receipt.json; returns what `run --json` prints."""
@@ -77,6 +79,7 @@ def write_reports(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: 
     return receipt
 
 
+@effect("report.receipt")
 def write_receipt_alone(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: ExitCode, charged: Usd,
                         released: bool, warning: str) -> dict[str, Any]:  # fmt: skip
     """Write receipt.json without what the row files say: for a run whose files a report cannot be made of."""

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from launcher.clock import Clock, iso, parse_iso
 from launcher.errors import ExitCode, LauncherError, LedgerError
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.hosts.base import Host, HostError, HostUnreachableError
 from launcher.hosts.lease_keys import LeaseKeys
@@ -298,7 +299,11 @@ def _answers(host: Host) -> bool:
     """Whether it can be asked things: an sshd first, in seconds: a machine that boots keeps no one waiting."""
     if not isinstance(host, SshHost):
         return True
-    with suppress(OSError), closing(socket.create_connection((host.address.host, host.address.port), 3)) as line:
+    with effect("host.knock"), suppress(OSError), closing(_line_to(host)) as line:
         line.settimeout(5)
         return line.recv(4) == b"SSH-" and host.answers(within_s=20)
     return False
+
+
+def _line_to(host: SshHost) -> socket.socket:
+    return socket.create_connection((host.address.host, host.address.port), 3)

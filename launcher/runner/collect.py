@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 from launcher.errors import RecipeError
+from launcher.failpoints import effect
 from launcher.hosts.base import Host
 from recipes.contract import COMPLETE, Artifact, sha256_of, write_json
 
 TRIES = 3  # of one artefact, when what arrives does not hash as promised
 
 
+@effect("artifact.collect")
 def collect(host: Host, out: str, home: Path) -> list[Artifact]:
     """Fetch what COMPLETE.json lists into `home`; files that are there already and whole are not fetched again.
 
@@ -24,6 +26,7 @@ def collect(host: Host, out: str, home: Path) -> list[Artifact]:
     return listed
 
 
+@effect("artifact.list")
 def list_again(home: Path, artifacts: list[Artifact]) -> None:
     """Write COMPLETE.json anew once row files have the user's own paths: it must hold for what lies there now."""
     there = [(artifact.path, home / artifact.path) for artifact in artifacts]
@@ -31,6 +34,7 @@ def list_again(home: Path, artifacts: list[Artifact]) -> None:
     write_json(home / COMPLETE, {"artifacts": listed})
 
 
+@effect("artifact.fetch")
 def _fetch(host: Host, out: str, artifact: Artifact, target: Path) -> None:
     if target.is_file() and sha256_of(target) == artifact.sha256:
         return
@@ -40,8 +44,11 @@ def _fetch(host: Host, out: str, artifact: Artifact, target: Path) -> None:
             host.get(f"{out}/{artifact.path}", part)
         except FileNotFoundError:
             raise RecipeError(f"COMPLETE.json lists {artifact.path}, which is not there") from None
-        if sha256_of(part) == artifact.sha256:
-            part.replace(target)
+        with effect("artifact.hash"):
+            whole = sha256_of(part) == artifact.sha256
+        if whole:
+            with effect("artifact.place"):
+                part.replace(target)
             return
         part.unlink()
     raise RecipeError(f"{artifact.path} came home damaged {TRIES} times")

@@ -13,6 +13,7 @@ from typing import Literal
 
 from launcher.clock import Clock
 from launcher.errors import StateError
+from launcher.failpoints import effect
 from launcher.home import Home
 from recipes.contract import write_json
 from recipes.supervise import is_held, read_json, take
@@ -23,9 +24,12 @@ StopHow = Literal["collect", "now"]
 @contextmanager
 def runner_lock(run_dir: Path) -> Iterator[bool]:
     """Hold the run's lock; yields False when another runner holds it."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "runner.lock").open("ab") as lock:
-        yield take(lock.fileno())
+    with effect("runner.lock"):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / "runner.lock").open("ab")
+        mine = take(lock.fileno())
+    with lock:
+        yield mine
 
 
 def is_running(run_dir: Path) -> bool:
@@ -33,6 +37,7 @@ def is_running(run_dir: Path) -> bool:
     return is_held(run_dir / "runner.lock")
 
 
+@effect("runner.spawn")
 def spawn(home: Home, run_id: str, clock: Clock) -> None:
     """Start the runner in its own session: a closed terminal or a dropped connection changes nothing."""
     run_dir = home.run_dir(run_id)
@@ -65,11 +70,13 @@ def last_words(run_dir: Path) -> str:
     return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
 
 
+@effect("runner.announce")
 def announce(run_dir: Path) -> None:
     """The runner's first act: say that it holds the lock."""
     write_json(run_dir / "runner.json", {"pid": os.getpid()})
 
 
+@effect("control.stop")
 def ask_to_stop(run_dir: Path, how: StopHow) -> None:
     """Ask the runner to collect and release, or to release now. `now` is never weakened to `collect`."""
     if stop_asked(run_dir) != "now":
@@ -86,8 +93,10 @@ def stop_asked(run_dir: Path) -> StopHow | None:
 @contextmanager
 def watching(run_dir: Path) -> Iterator[None]:
     """Be somebody who can be asked: a person at a terminal who watches this run. Several may."""
-    with (run_dir / "watched.lock").open("ab") as lock:
+    with effect("control.watch"):
+        lock = (run_dir / "watched.lock").open("ab")
         fcntl.flock(lock, fcntl.LOCK_SH)
+    with lock:
         yield
 
 
@@ -103,6 +112,7 @@ def is_watched(run_dir: Path) -> bool:
     return False
 
 
+@effect("control.question")
 def put_question(run_dir: Path, text: str, choices: Sequence[str], until: str) -> None:
     """Ask whoever watches; an answer to an earlier question is none to this one."""
     (run_dir / "answer.json").unlink(missing_ok=True)
@@ -115,6 +125,7 @@ def answer_to(run_dir: Path) -> str | None:
     return str(held.get("answer")) if held else None
 
 
+@effect("control.answer")
 def answer(run_dir: Path, said: str) -> None:
     """Answer the question that is open."""
     write_json(run_dir / "answer.json", {"answer": said})

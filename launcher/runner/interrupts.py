@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from launcher.errors import ExitCode
+from launcher.failpoints import effect
 from launcher.ledger import RunState
 from launcher.runner.control import StopHow, stop_asked
 from launcher.runner.ending import Ending
@@ -87,4 +88,5 @@ class Interrupts:
             asked = stop_asked(self._dir)
             if asked is not None and (asked != told or self._cut):
                 told = asked
-                os.kill(os.getpid(), signal.SIGUSR1)  # only the main thread can be interrupted
+                with effect("run.cut"):
+                    os.kill(os.getpid(), signal.SIGUSR1)  # only the main thread can be interrupted

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.hosts.base import Host
 from launcher.money import ZERO
 from launcher.runner.boarding import Aboard
@@ -56,6 +57,7 @@ class Keeping:
         took_s = self._clock.monotonic() - began
         self._not_before = self._clock.monotonic() + took_s * (RARELY - 1)
 
+    @effect("checkpoint.keep")
     def _fetch(self, step: str, there: str, name: str) -> None:
         part = self._dir / f".part-{step}"
         shutil.rmtree(part, ignore_errors=True)
@@ -74,6 +76,7 @@ class Keeping:
                 shutil.rmtree(old, ignore_errors=True)
 
 
+@effect("checkpoint.send")
 def send_kept(host: Host, run_dir: Path, step: str, out: str) -> str | None:
     """Send a machine that has not begun a step the checkpoint that is kept here; its name, where there is one."""
     with suppress(FileNotFoundError):
@@ -83,6 +86,7 @@ def send_kept(host: Host, run_dir: Path, step: str, out: str) -> str | None:
     return None
 
 
+@effect("checkpoint.forget")
 def forget_kept(run_dir: Path) -> None:
     """A run that has ended keeps its model, not what it was made from."""
     shutil.rmtree(run_dir / KEPT, ignore_errors=True)

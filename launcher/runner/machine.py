@@ -11,6 +11,7 @@ from launcher import baselines
 from launcher.clock import Clock, iso, parse_iso
 from launcher.errors import ExitCode, LedgerError
 from launcher.estimate.measured import throughput_of
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.hosts.base import HostError, HostUnreachableError
 from launcher.ledger import LeaseState, Ledger, Run, RunState
@@ -45,7 +46,8 @@ class Runner:
         """Can leave something billing only if this process is killed; resume then goes on. Returns the exit code."""
         run = self._ledger.run(self._run_id)
         if not (self._dir / "plan.json").exists():
-            write_json(self._dir / "plan.json", run.plan)
+            with effect("run.plan"):
+                write_json(self._dir / "plan.json", run.plan)
         if run.state is RunState.RESERVED:
             self._move(RunState.RUNNING)
         if self._ledger.run(self._run_id).state is RunState.RUNNING:
@@ -168,7 +170,8 @@ class Runner:
         decision = gate_of(self._plan, self._dir / BEFORE)
         if decision is None:
             return
-        write_json(self._dir / "gate.json", decision)
+        with effect("run.gate"):
+            write_json(self._dir / "gate.json", decision)
         self._mirror.say("gate", decision=decision["decision"], reasons=decision["reasons"], cached=cached)
         if decision["decision"] != "tune" and self._plan.gate is not None and not self._plan.gate.get("advisory"):
             reasons = " ".join(decision["reasons"])

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from launcher.failpoints import effect
 from launcher.hosts.base import Host
 from recipes.contract import EVENTS, EventLog, read_events
 
@@ -67,10 +68,12 @@ class Mirror:
         elif event.get("kind") == "progress" and isinstance(event.get("at_step"), int):
             self._at_step[step] = event["at_step"]
 
+    @effect("event.write")
     def _emit(self, kind: str, **fields: Any) -> None:
         with suppress(OSError):  # a full disk may keep a viewer from seeing it, not the runner from releasing
             self._log.emit(kind, **fields)
 
+    @effect("event.pull")
     def pull(self, host: Host, step: str, out: str) -> None:
         """Copy the whole lines that a step's recipe has written since the last pull."""
         offset = self._offsets.get(step, 0)

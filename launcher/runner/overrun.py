@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock, iso, parse_iso
+from launcher.failpoints import effect
 from launcher.hosts.base import Host
 from launcher.ledger import Ledger
 from launcher.plan import Plan
@@ -90,7 +91,8 @@ class Overrun:
             return True  # on its way: the recipe reads it at its next step
         self._trimmed_to = found.trim_to
         file = self._dir / TRIM_FILE
-        write_json(file, {"max_steps": found.trim_to})
+        with effect("step.trim"):
+            write_json(file, {"max_steps": found.trim_to})
         host.put(file, f"out/{FINETUNE}/{TRIM_FILE}")
         words = f"shortened to {found.trim_to:,} of {found.total:,} steps: what the approved amount buys"
         self._mirror.say("warning", message=words)

@@ -10,6 +10,7 @@ from typing import Any
 from launcher import bundle
 from launcher.clock import Clock
 from launcher.errors import ExitCode
+from launcher.failpoints import effect
 from launcher.hosts.base import Host, StepStatus
 from launcher.ledger import Ledger, RunState
 from launcher.runner.boarding import Aboard
@@ -60,7 +61,8 @@ class Performing:
     def _follow(self, step: Step, host: Host) -> tuple[int | None, str | None]:
         """To the step's end: its exit code, and why it was asked to stop, if it was."""
         out, spec = f"out/{step.name}", self._dir / "specs" / f"{step.name}.json"
-        write_json(spec, step.spec_there(host.path))
+        with effect("step.spec"):
+            write_json(spec, step.spec_there(host.path))
         restarts, asked, asked_at, killed = 0, None, 0.0, False
         while True:
             status = host.status(step.name)
@@ -74,7 +76,8 @@ class Performing:
                         "warning", message=f"{step.name} died without a word; it goes on from its last checkpoint"
                     )
                 if why and status.state != "absent":  # it only has to come up, save what it has, and end
-                    (self._dir / STOP_FILE).touch()
+                    with effect("step.stop"):
+                        (self._dir / STOP_FILE).touch()
                     host.put(self._dir / STOP_FILE, f"{out}/{STOP_FILE}")
                     asked, asked_at = why, self._clock.monotonic()
                 if status.state == "absent" and (kept := send_kept(host, self._dir, step.name, out)):
@@ -111,6 +114,7 @@ class Performing:
         code = ExitCode.INTERRUPTED if self._interrupts.asked else ExitCode.RECIPE_FAILED
         return Ending(RunState.STOPPED, code, f"{why} {when}; there was nothing to keep yet")
 
+    @effect("step.end")
     def _ended(self, step: Step, host: Host, out: str, code: int | None, asked: str | None) -> dict[str, Any]:
         """Judge how a step ended and collect what it made."""
         if code in (RecipeExit.DONE, RecipeExit.STOPPED_AT_LIMIT):

@@ -7,6 +7,7 @@ from typing import Any
 
 from launcher.bundle import Bundle
 from launcher.clock import Clock, parse_iso
+from launcher.failpoints import effect
 from launcher.hosts.base import Host, HostError
 from launcher.hosts.local import LocalHost
 from launcher.ledger import Lease
@@ -20,6 +21,7 @@ _LOOK_S = 1.0
 _LAST_WORDS = 1 << 16  # bytes of a log that are looked at for why it ended
 
 
+@effect("bundle.make")
 def bundle_of(plan: Plan, run_dir: Path) -> Bundle:
     """Everything that will be sent, made here before anything is rented."""
     names = ("train", "validation", "general_train", "general_validation")

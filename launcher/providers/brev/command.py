@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.failpoints import effect
 from launcher.hosts.lease_keys import Address
 from launcher.offers.source import clean
 from launcher.providers.base import ProviderError
@@ -72,6 +73,7 @@ class BrevCommand:
         self.home = home
         self.org = ""  # whose instances were listed last
 
+    @effect("brev.home")
     def set_up(self, org: Org | None) -> None:
         """Make the home: the login linked, the organization pinned (the user's active one where none is given)."""
         folder = self.home / ".brev"
@@ -96,6 +98,7 @@ class BrevCommand:
         # No words for newcomers among the answers.
         write_atomic(folder / "onboarding_step.json", json.dumps({"step": 1, "hasRunBrevShell": True}))
 
+    @effect("provider.request")
     def ask(self, *words: str, stdin: str | None = None, seconds: float = ANSWER_S) -> Done:
         """Run the command to its end; raises ProviderError when it cannot start, hangs, or says too much."""
         program = shutil.which(PROGRAM)

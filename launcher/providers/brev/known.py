@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import parse_iso
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.providers.base import Machine
 from recipes.contract import write_json
@@ -57,6 +58,7 @@ class Known:
             return {}
         return held if isinstance(held, dict) else {}
 
+    @effect("provider.note")
     def learn(self, label: str, **facts: Any) -> None:
         """Keep what is told; None tells nothing."""
         held = self.of(label)
