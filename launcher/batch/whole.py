@@ -27,6 +27,7 @@ from launcher.ledger import Ledger
 from launcher.money import ZERO, Usd
 from launcher.notify import notify, unset
 from launcher.plan import Allowed, Wishes
+from launcher.reaper.behind import reap_behind
 from recipes.supervise import take
 
 Ready = tuple[dict[int, Allowed], dict[int, str]]  # by job: whom it may be rented from; why it was refused
@@ -36,6 +37,7 @@ def run_batch(file: Path, home: Home, clock: Clock, wishes: Wishes, consent: Con
     """Can leave runs under way, each with a runner of its own. Returns the exit code: the worst that happened."""
     batch = load_batch(file)
     ledger = Ledger.open(home.ensure(), clock)
+    reap_behind(home, ledger)
     with _alone(batch, home):
         held = find_batch(ledger, batch.key)
         if held is not None and held.over:

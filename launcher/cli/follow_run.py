@@ -18,12 +18,14 @@ def launch(planned: Planned, consent: Consent, home: Home, clock: Clock, out: Ou
     from launcher.cli.show_plan import show_plan
     from launcher.ledger import Ledger
     from launcher.reaper import reap_quietly
+    from launcher.reaper.behind import reap_behind
     from launcher.workflow import begin, refuse_pending, secure, start
 
     show_plan(planned, out)
     ledger = Ledger.open(home, clock)
     for freed in reap_quietly(home, ledger, clock):
         out.say(f"Freed run {freed['run']}: {freed['why']}.")
+    reap_behind(home, ledger)
     if not planned.plan.is_free:
         ledger.refuse_clock_skew()
     live = ledger.live_run(planned.plan.run_key)

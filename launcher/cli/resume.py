@@ -17,6 +17,7 @@ def command(run: str, detach: bool) -> int:
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.ledger import Ledger
+    from launcher.reaper.behind import reap_behind
     from launcher.workflow import begin, is_finished
 
     ctx, clock = context(), SystemClock()
@@ -27,6 +28,7 @@ def command(run: str, detach: bool) -> int:
         ctx.out.say(f"run {found.run} is over: {found.state}{f' ({found.reason})' if found.reason else ''}")
     else:
         begin(home, ledger, found, clock)
+    reap_behind(home, ledger)
     if detach:
         ctx.out.result({"run": found.run, "state": str(ledger.run(found.run).state), "exit": 0})
         return 0

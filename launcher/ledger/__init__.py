@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from launcher.ledger.journal import Ledger
     from launcher.ledger.records import Batch, Lease, Reservation, Run, Throughput
     from launcher.ledger.states import LeaseState, RunState
-    from launcher.ledger.store import owner
+    from launcher.ledger.store import owner, slug
 
 _WHERE = {
     "Batch": "records", "Caps": "caps", "Charged": "accounts", "Lease": "records", "LeaseState": "states",
     "Ledger": "journal", "Reservation": "records", "Run": "records", "RunState": "states", "Throughput": "records",
-    "owner": "store",
+    "owner": "store", "slug": "store",
 }  # fmt: skip
 __all__ = [
     "Batch", "Caps", "Charged", "Lease", "LeaseState", "Ledger", "Reservation", "Run", "RunState", "Throughput",
-    "owner",
+    "owner", "slug",
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from launcher.ledger.database import engine_of, shown
 from launcher.ledger.opening import bring_up_to_date
 from launcher.ledger.records import Lease, Run, lease_of, run_of
 from launcher.ledger.states import LEASE_MOVES, RUN_MOVES, RUN_TERMINAL, LeaseState, RunState
-from launcher.ledger.store import Conflict, owner, text_of
+from launcher.ledger.store import Conflict, owner, slug, text_of
 from launcher.money import Usd
 
 MOST_SKEW, MOST_BEHIND = timedelta(minutes=10), timedelta(hours=1)
@@ -166,7 +166,7 @@ class Ledger(Accounts, Batches):
         ends = deadline.replace("-", "").replace(":", "")[:15]
         values = {
             "lease": lease_id, "run": run_id, "state": LeaseState.INTENDED, "provider": provider,
-            "account": account, "offer_id": offer_id, "label": f"pl-{_slug(owner())}-{lease_id}-{ends}",
+            "account": account, "offer_id": offer_id, "label": f"pl-{slug(owner())}-{lease_id}-{ends}",
             "max_usd_per_hour": text_of(max_usd_per_hour), "reserved_usd": text_of(reserved), "deadline": deadline,
             "created_at": now, "updated_at": now, "via": via,
         }  # fmt: skip
@@ -235,7 +235,3 @@ class Ledger(Accounts, Batches):
         with self.reading() as db:
             rows = db.execute(select(t.events).where(t.events.c.run == run_id).order_by(t.events.c.seq)).mappings()
             return [{"at": r["at"], "kind": r["kind"], "lease": r["lease"], "facts": r["facts"]} for r in rows]
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text.lower())[:24].strip("-")

@@ -19,12 +19,15 @@ from sqlalchemy import Connection, Engine, insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from launcher.clock import Clock, iso
-from launcher.errors import LedgerError
+from launcher.errors import BadInputError, LedgerError
 from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.ledger import schema as t
 from launcher.ledger.database import shown
 from launcher.money import Usd
+
+OWNER = "LAUNCHER_OWNER"
+_LONGEST_OWNER = 24
 
 
 class Conflict(Exception):  # noqa: N818
@@ -121,12 +124,28 @@ def _first_words(said: str) -> str:
 
 
 def owner() -> str:
-    """Who acts: user@host."""
+    """Who acts: $LAUNCHER_OWNER, which a CI sets to a name for each of its runs, else user@host.
+
+    Raises BadInputError for a name that would not stand whole in a label: cut short, it would name others, too.
+    """
+    named = os.environ.get(OWNER)
+    if named:
+        if slug(named) != named:
+            raise BadInputError(
+                "is no owner's name.", key=OWNER, value=named,
+                fix=f"At most {_LONGEST_OWNER} of: small letters, digits, and hyphens between them.",
+            )  # fmt: skip
+        return named
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
+
+
+def slug(owner: str) -> str:
+    """An owner as a label tells it."""
+    return "".join(c if c.isalnum() else "-" for c in owner.lower())[:_LONGEST_OWNER].strip("-")
 
 
 def place_of(home: Home) -> str:

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import Any
@@ -32,6 +32,7 @@ class Reply:
 
     status: int
     body: bytes
+    date: datetime | None = None  # the server's own time, where it says it
 
     def json(self) -> Any:
         """The body as JSON; raises SourceError in words a person understands."""
@@ -80,8 +81,8 @@ def exchange(
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
-            _compare_clocks(ctx, answer.headers.get("Date"))
-            return Reply(answer.status, _read(ctx, answer))
+            date = _compare_clocks(ctx, answer.headers.get("Date"))
+            return Reply(answer.status, _read(ctx, answer), date)
     except TimeoutError:
         raise SourceError("did not answer in time") from None
     except urllib.error.URLError as error:
@@ -107,17 +108,19 @@ def _read(ctx: Context, answer: Any) -> bytes:
     return b"".join(pieces)
 
 
-def _compare_clocks(ctx: Context, date: str | None) -> None:
-    """Note it when the server's clock and ours tell different times: one of the two dates prices wrongly."""
+def _compare_clocks(ctx: Context, date: str | None) -> datetime | None:
+    """The server's time. It is noted when its clock and ours differ: one of the two dates prices wrongly."""
     try:
         theirs = parsedate_to_datetime(date or "")
     except (TypeError, ValueError, IndexError):
-        return
-    ahead = ctx.clock.now() - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC))
+        return None
+    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
+    ahead = ctx.clock.now() - theirs
     if abs(ahead) > _CLOCKS_MAY_DIFFER:
         hours = abs(ahead).total_seconds() / 3600
         how = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
         ctx.notes.append(f"this computer's clock is {how} {'ahead of' if ahead > timedelta(0) else 'behind'} its")
+    return theirs
 
 
 def status_words(code: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -39,16 +40,8 @@ class Known:
     @effect("provider.note")
     def learn(self, label: str, **facts: Any) -> None:
         """Keep facts; those that are None change nothing. `ref` is added to the lease's ids."""
-        held = dict(self.of(label))
-        ref = facts.pop("ref", None)
-        if ref is not None and ref not in held.get("refs", []):
-            held["refs"] = [*held.get("refs", []), ref]
-        held |= {name: value for name, value in facts.items() if value is not None}
-        if held == self.of(label):
-            return
-        self._held[label] = held
-        if _PLAIN.fullmatch(label):
-            write_json(self._folder / f"{label}.json", held)
+        with suppress(OSError):  # a full disk here must not keep a machine from being ended
+            self._keep(label, facts)
 
     def meet(self, machine: Machine) -> None:
         """Learn from a machine that the ledger kept."""
@@ -102,13 +95,25 @@ class Known:
         self._account = account
         if account not in self._accounts:
             write_json(self._folder / "accounts", [*self._accounts, account])
-        self.learn(label, asked_at=iso(now), account=account)
+        self._keep(label, {"asked_at": iso(now), "account": account})  # nothing is created that cannot be noted
 
     def forget(self, label: str) -> None:
         """The lease is over."""
         self._held.pop(label, None)
         if _PLAIN.fullmatch(label):
             (self._folder / f"{label}.json").unlink(missing_ok=True)
+
+    def _keep(self, label: str, facts: dict[str, Any]) -> None:
+        held = dict(self.of(label))
+        ref = facts.pop("ref", None)
+        if ref is not None and ref not in held.get("refs", []):
+            held["refs"] = [*held.get("refs", []), ref]
+        held |= {name: value for name, value in facts.items() if value is not None}
+        if held == self.of(label):
+            return
+        self._held[label] = held
+        if _PLAIN.fullmatch(label):
+            write_json(self._folder / f"{label}.json", held)
 
     def _read(self, label: str) -> dict[str, Any]:
         if not _PLAIN.fullmatch(label):

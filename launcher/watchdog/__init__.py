@@ -11,6 +11,7 @@ from launcher.clock import Clock
 from launcher.hosts.base import Host
 
 STEP = "watchdog"
+TOLD = "watchdog.json"  # in the lease's folder: what it did, for whoever still comes to look
 _TEXT = Path(__file__).with_name("on_box.py").read_text(encoding="utf-8")
 
 

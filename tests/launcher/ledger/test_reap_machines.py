@@ -15,6 +15,7 @@ from launcher.offers.offer import Offer
 from launcher.providers.base import Intent
 from launcher.providers.registry import provider_named
 from launcher.reaper import MARGIN, reap
+from launcher.reaper.labels import UNSURE
 from launcher.runner.control import runner_lock
 
 REPO = Path(__file__).resolve().parents[3]
@@ -183,7 +184,7 @@ def test_a_machine_that_no_ledger_knows_goes_once_its_own_label_says_so(ground: 
     for label in (ours, "somebody-elses", "pl-but-not-a-label"):
         ground.provider.create(Intent(label, OFFER, Usd("0.40"), "", Usd(1)))
     assert [fact["label"] for fact in reap(ground.home, ground.ledger, ground.clock).seen] == [ours]
-    ground.clock.time += timedelta(hours=1) + MARGIN
+    ground.clock.time += timedelta(hours=1) + UNSURE
     done = reap(ground.home, ground.ledger, ground.clock)
     assert [fact["label"] for fact in done.released] == [ours]
     assert ground.machines() == {"somebody-elses", "pl-but-not-a-label"}

@@ -134,7 +134,7 @@ def test_with_its_input_closed_it_is_a_launcher_without_a_terminal(paid: PaidGro
 
 
 def test_a_machine_that_may_still_bill_blocks_its_provider_and_every_verb_says_so(paid: PaidGround) -> None:
-    paid.script(refuse_release=1, fractions=[0.5])
+    paid.script(refuse_release=10**6, fractions=[0.5])
     args = ("--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5")
     code, outcome, err = paid.run("run", paid.job(), *args)
     assert code == 6, err
@@ -148,6 +148,7 @@ def test_a_machine_that_may_still_bill_blocks_its_provider_and_every_verb_says_s
         code, _, err = paid.run(*verb)
         assert code == 0, err
         assert "STILL BILLING? scripted" in err
+    paid.script(fractions=[0.5])
     code, _, err = paid.run("reap")
     assert code == 0, err
     code, outcome, err = paid.run("run", paid.job("other.yaml", steps=4), *args)
