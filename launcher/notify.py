@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from launcher.redact import redact
+
 
 def notify(variables: Sequence[str], title: str, text: str, environ: Mapping[str, str]) -> list[str]:
     """Send to the apprise address that each environment variable holds; returns what went wrong, in words.
@@ -25,7 +27,7 @@ def notify(variables: Sequence[str], title: str, text: str, environ: Mapping[str
             post = apprise.Apprise()
             if not post.add(environ[name]):
                 wrong.append(f"{name} holds no address that apprise knows (such as mailto://… or slack://…)")
-            elif not _sent(post, title, text):
+            elif not _sent(post, redact(title), redact(text)):
                 wrong.append(f"the address in {name} could not be reached, or did not accept the message")
     finally:
         quiet.disabled = False

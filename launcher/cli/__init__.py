@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.cli.output import Output, complain
+from launcher.cli.output import Output, complain, tell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +119,10 @@ def context() -> Context:
     if "context" not in given:
         from pathlib import Path
 
+        from launcher import redact
+
+        redact.install()  # from here on no secret leaves this process by its streams or its files
+
         home = Path(given["home"]).expanduser() if given.get("home") else None
         given["context"] = Context(Output(bool(given.get("json")), bool(given.get("quiet"))), home)
     ready: Context = given["context"]
@@ -137,7 +141,14 @@ def root() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every expected error is one line, never a traceback."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    finally:
+        if argv is not None and "launcher.redact" in sys.modules:  # who called us goes on to other things
+            sys.modules["launcher.redact"].uninstall()
+
+
+def _main(args: list[str]) -> int:
     json_mode = "--json" in args
     try:
         _end_on_sigterm()
@@ -157,12 +168,14 @@ def main(argv: list[str] | None = None) -> int:
     except click.ClickException as error:
         if json_mode:
             Output(json_mode=True).result({"error": {"message": error.format_message()}, "exit": 2})
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        tell(said.getvalue())
         return 2
     except BrokenPipeError:  # who read our output has had enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  what we did not foresee is told in a line, too
         from launcher.errors import BadInputError, LauncherError, StateError
         from recipes.manifest import ManifestError
 
@@ -173,16 +186,23 @@ def main(argv: list[str] | None = None) -> int:
         elif isinstance(error, OSError):  # a full disk, a folder that may not be written, a file that went away
             error = StateError(f"{error.strerror or error}.", file=error.filename)
         if not isinstance(error, LauncherError):
-            raise
+            return _fault(error, json_mode)
         if json_mode:
             Output(json_mode=True).result({"error": error.as_json(), "exit": int(error.exit_code), **error.facts})
-        complain(f"error: {_one_line(str(error))}")
+        complain(f"error: {error}")
         return int(error.exit_code)
 
 
-def _one_line(text: str) -> str:
-    """Text with what a terminal would act on (line ends, escape codes in somebody's file name) spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+def _fault(error: Exception, json_mode: bool) -> int:
+    """Tell of a fault of our own: one line, and a file with the whole story for whoever mends it. Exit code 1."""
+    from launcher import crash
+    from launcher.home import Home
+
+    told = crash.words(error, crash.keep(error, Home.find().root))
+    if json_mode:
+        Output(json_mode=True).result({"error": {"message": told}, "exit": 1})
+    complain(f"error: {told}")
+    return 1
 
 
 def _end_on_sigterm() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from launcher.failpoints import effect
 from launcher.hosts.base import HostKeyChangedError
+from launcher.redact import learn_key
 from recipes.contract import write_atomic
 
 ALIAS = "lease"
@@ -58,6 +59,7 @@ class LeaseKeys:
         keys.folder.mkdir(parents=True, exist_ok=True)
         keys.folder.chmod(0o700)
         if keys.private.exists() and keys.private.with_suffix(".pub").exists():
+            learn_key(keys.private)
             return keys
         pair = Ed25519PrivateKey.generate()
         secret = pair.private_bytes(s.Encoding.PEM, s.PrivateFormat.OpenSSH, s.NoEncryption())
@@ -66,6 +68,7 @@ class LeaseKeys:
         handle = os.open(keys.private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(secret)
+        learn_key(keys.private)
         write_atomic(keys.private.with_suffix(".pub"), " ".join([public, *comment.split()[:1]]) + "\n")
         return keys
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from launcher.errors import BadInputError
 from launcher.home import Home
+from launcher.redact import redacted
 
 VARIABLE = "LAUNCHER_LEDGER"
 POSTGRES = "postgresql+psycopg"
@@ -34,11 +35,13 @@ def engine_of(home: Home) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url)
         _prepare_sqlite(engine)
+        _keep_secrets_out(engine)
         return engine
     # No pool: a run's few writes do not pay for connections that a server may drop in between.
     settings = {name: value for name, value in _PATIENT.items() if name not in url.query}
     engine = create_engine(url, poolclass=NullPool, connect_args=settings)
     _prepare_postgres(engine)
+    _keep_secrets_out(engine)
     return engine
 
 
@@ -68,6 +71,14 @@ def _url(home: Home) -> URL:
         problem = f"{url.database} would be another ledger in every folder."
         raise BadInputError(problem, key=VARIABLE, fix="Write its whole path: sqlite:////PATH")
     return url
+
+
+def _keep_secrets_out(engine: Engine) -> None:
+    """Every text on its way into the ledger is redacted: a provider's error may quote a key, and so may a log."""
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def _redact(_db: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> tuple[str, Any]:
+        return statement, redacted(values)
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -13,6 +13,7 @@ from launcher.money import ZERO, Usd
 from launcher.offers import bounded
 from launcher.offers.source import MOST_USD_PER_GPU_HOUR, Context, SourceError, clean, usd
 from launcher.providers.base import ProviderError
+from launcher.redact import HIDDEN, redact
 
 ANSWER_S = 30.0  # for a question: runpod 1.10.1 waits as long
 CREATE_S = 120.0  # for a create: vastai-sdk 1.9.1 waits as long; giving up early proves nothing and costs a search
@@ -62,7 +63,7 @@ class Line:
 
     def words(self, text: object) -> str:
         """A stranger's words on one line, without our key."""
-        return clean(str(text).replace(self._key, "***"))
+        return clean(redact(str(text).replace(self._key, HIDDEN)))
 
     def error(self, text: object, kind: type[ProviderError] = ProviderError, fix: str = "") -> ProviderError:
         """An error that names the provider and what it said."""

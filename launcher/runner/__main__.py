@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from launcher import redact
 from launcher.clock import SystemClock
 from launcher.errors import LauncherError
 from launcher.home import Home
@@ -18,6 +19,7 @@ from launcher.runner.windup import can_read, wind_up
 
 def main(home_root: str, run_id: str) -> int:
     """Take the run's lock and execute it; a second runner for the same run leaves at once."""
+    redact.install()  # runner.log, its tracebacks included, and every file that is written from here on
     home, clock = Home(Path(home_root)), SystemClock()
     with runner_lock(home.run_dir(run_id)) as mine:
         if not mine:

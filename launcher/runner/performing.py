@@ -23,7 +23,7 @@ from launcher.runner.overrun import Overrun
 from launcher.runner.staging import command, is_rented
 from launcher.runner.steps import AFTER, FINETUNE, Step
 from launcher.transfer import sent_bundle
-from recipes.contract import RecipeExit, write_json
+from recipes.contract import RecipeExit, write_atomic, write_json
 from recipes.finetune.stopping import STOP_FILE
 
 POLL_S, POLL_THERE_S = 0.25, 1.0  # between two looks at a step: here, and over a line
@@ -131,7 +131,7 @@ class Performing:
                 limit = "stopped before the end of its schedule" + (f": {asked}" if asked else "")
             return {"artifacts": [a.path for a in artifacts], "limit": limit}
         said = host.read(f"steps/{step.name}/log", 0, 1 << 24).decode("utf-8", "replace").strip().splitlines()
-        (self._dir / f"{step.name}.log").write_text("\n".join(said) + "\n", encoding="utf-8")
+        write_atomic(self._dir / f"{step.name}.log", "\n".join(said) + "\n")
         if asked and step.name == AFTER:
             words = f"{asked} before the tuned model was measured"
             raise Ending(RunState.STOPPED, ExitCode.STOPPED_AT_LIMIT, words)

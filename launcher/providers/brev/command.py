@@ -31,6 +31,7 @@ from launcher.failpoints import effect
 from launcher.hosts.lease_keys import Address
 from launcher.offers.source import clean
 from launcher.providers.base import ProviderError
+from launcher.redact import HIDDEN, redact
 from recipes.contract import write_atomic
 
 PROGRAM = "brev"
@@ -55,7 +56,7 @@ class Done:
         """Why it failed, for a person: its last words, on one line and without any token."""
         said = [line for line in self.err.splitlines() if line.strip()] or [f"exit {self.code}"]
         told = [line for line in said if re.search(r"Failed:|Skipping:|rror", line)] or said
-        return clean(_HIDE.sub("***", told[-1])).rstrip(".")
+        return clean(redact(_HIDE.sub(HIDDEN, told[-1]))).rstrip(".")
 
 
 @dataclass(frozen=True)
