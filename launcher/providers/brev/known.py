@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,15 @@ class Known:
         """The lease is over: remove its home."""
         self._gone[label] = self.of(label)
         if LABEL.fullmatch(label):
+            shutil.rmtree(self.home(label), ignore_errors=True)
+
+    def nobodys(self) -> str:
+        """A name for a home of no lease; two processes that ask at once do not share it."""
+        return f".listing-{os.getpid()}-{threading.get_ident()}"
+
+    def tidy(self, label: str) -> None:
+        """Remove the home of what is no lease of ours: where the login is a key by itself, it holds that key."""
+        if not self._path(label).exists():
             shutil.rmtree(self.home(label), ignore_errors=True)
 
     def last(self, label: str) -> dict[str, Any]:

@@ -143,6 +143,12 @@ class BrevProvider:
 
     def find(self, label: str) -> tuple[Presence, Machine | None]:
         """By its label, or its id, in the list of its organization; see this module's words for what is proof."""
+        try:
+            return self._find(label)
+        finally:
+            self._known.tidy(label)
+
+    def _find(self, label: str) -> tuple[Presence, Machine | None]:
         known = self._known.of(label)
         try:
             command = self._command(label)
@@ -168,7 +174,7 @@ class BrevProvider:
         machines: dict[str, Machine] = {}
         asked: dict[str, list[dict[str, Any]]] = {}
         try:
-            for label in (".listing", *self._known.labels()):
+            for label in (nobodys := self._known.nobodys(), *self._known.labels()):
                 if str(self._known.of(label).get("org")) in asked:
                     continue
                 command, rows = self._look(label)
@@ -177,6 +183,8 @@ class BrevProvider:
                     machines[row["id"]] = self._machine(row, row["name"])
         except (ProviderError, OSError):
             return Listing(tuple(machines.values()), complete=False)
+        finally:
+            self._known.tidy(nobodys)
         missing = self._missing([row for rows in asked.values() for row in rows])
         return Listing(tuple(machines.values()), complete=not missing)
 

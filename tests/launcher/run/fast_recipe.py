@@ -6,7 +6,8 @@ one, and `-m recipes.evaluate|finetune SPEC OUT`. The base "model" is a JSON fil
 {"trace": FILE, "step_s": 0.01, "finetune": {"exit": 11, "say": "no memory"}, "before": {...}, "after": {...}}
 
 and each step's own part may hold: exit, say, kill (signal number), complete (none | torn | damaged | missing),
-deaf (SIGTERM is ignored and it never ends), at (the training step before which it misbehaves), sleep_s.
+deaf (SIGTERM is ignored and it never ends), at (the training step before which it misbehaves), sleep_s, leak (said in
+events, in the log and as the reason of an exit; written backwards).
 """
 
 from __future__ import annotations
@@ -92,8 +93,13 @@ class Recipe:
                 time.sleep(0.05)
         if "kill" in self.mine:
             os.kill(os.getpid(), self.mine["kill"])
+        if "leak" in self.mine:  # written backwards, so that the base itself does not hold it
+            said = self.mine["leak"][::-1]
+            for kind in ("note", "warning"):
+                self.events.emit(kind, message=f"{kind} {said}", **{said: said})
+            sys.stderr.write(f"its settings are {said}\n")
         if "exit" in self.mine:
-            words = self.mine.get("say", "it went wrong")
+            words = self.mine.get("say", "it went wrong") + self.mine.get("leak", "")[::-1]
             sys.stderr.write(f"\x1b[31mfinetune: {words}\x1b[0m\n")
             raise SystemExit(self.mine["exit"])
 
