@@ -1,0 +1,103 @@
+"""`make faults`, or `python -m tests.faults`: plays the cases, and keeps what each came to.
+
+CASES="runpod resume 0:40" plays a part: a provider (runpod, vast, brev, skypilot), a rescue (resume, sentinel,
+reaper, watchdog), a slice of the list; any of them, in any order. Results are added to bench/results/faults.jsonl
+(the newest of a case counts) and the table beside it is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tests.faults.cases import RESCUES, Case, cases, passed
+from tests.faults.field import REPO, Field
+from tests.faults.play import Result, play
+from tests.faults.table import write_table
+
+RESULTS = REPO / "bench" / "results" / "faults.jsonl"
+PROVIDERS = ("runpod", "vast", "brev")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("words", nargs="*", help="provider, rescue, A:B")
+    parser.add_argument("--jobs", type=int, default=max(2, 2 * (os.cpu_count() or 1)), help="cases at once")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--list", action="store_true", help="name the cases and leave")
+    parser.add_argument("--missing", action="store_true", help="only those without a result yet")
+    asked = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.stderr.write("A simulated machine is made of namespaces, which needs root. Fix: run as root.\n")
+        return 2
+    with tempfile.TemporaryDirectory(prefix="launcher-faults-") as folder:
+        ground = Field(Path(folder))
+        try:
+            chosen = _chosen(ground, asked.words)
+            if asked.missing and asked.results.exists():
+                held = {json.loads(line)["case"] for line in asked.results.read_text(encoding="utf-8").splitlines()}
+                chosen = [case for case in chosen if case.key not in held]
+            if asked.list:
+                say("\n".join(case.key for case in chosen))
+                return 0
+            bad = _play_all(ground, chosen, asked.jobs, asked.results)
+        finally:
+            ground.close()
+    write_table(asked.results)
+    return 1 if bad else 0
+
+
+def _chosen(ground: Field, words: Iterable[str]) -> list[Case]:
+    """The cases that the words leave: nothing named is everything."""
+    words = list(words)
+    rescues = tuple(word for word in RESCUES if word in words) or RESCUES
+    named = [word for word in words if word in PROVIDERS] or list(PROVIDERS)
+    found: list[Case] = []
+    for provider in named:
+        found += cases(provider, "direct", _trace(ground, provider), rescues)
+    part = next((word for word in words if ":" in word), None)
+    if part:
+        first, _, last = part.partition(":")
+        found = found[int(first or 0) : int(last) if last else None]
+    return found
+
+
+def _trace(ground: Field, provider: str) -> dict[str, int]:
+    """One whole run, and every failpoint that it passed."""
+    copy, log = ground.copy(provider), ground.folder / f"{provider}.log"
+    _, said = copy.program("launcher.runner", str(copy.root), copy.run, LAUNCHER_FAILPOINT_LOG=str(log)).communicate()
+    assert not copy.alive() and str(copy.ledger.run(copy.run).state) == "settled", said
+    return passed(log)
+
+
+def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path) -> int:
+    results.parent.mkdir(parents=True, exist_ok=True)
+    bad = 0
+    with ThreadPoolExecutor(jobs) as pool, results.open("a", encoding="utf-8") as file:
+        waiting = {pool.submit(play, ground, case): case for case in chosen}
+        for number, done in enumerate(as_completed(waiting), 1):
+            try:
+                result = done.result()
+            except Exception as error:  # noqa: BLE001  a case that cannot be judged is a fault, not the end of all
+                result = Result(waiting[done], faults=[f"could not be judged: {type(error).__name__}: {error}"])
+            file.write(json.dumps(result.told()) + "\n")
+            file.flush()
+            bad += bool(result.faults)
+            how = "; ".join(result.faults) or (f"by {result.rescued_by}" if result.reached else "not reached")
+            say(f"{number}/{len(chosen)} {result.case.key}: {how} ({result.seconds:.0f} s)")
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Where cases are run: one simulated cloud, and homes of which each case gets a copy of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.cloud.conftest import Standing
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO / "tests" / "launcher" / "run"))
+from fast import FastGround, make_ground  # noqa: E402
+from rented import BUDGETS, lower, raise_with_image  # noqa: E402
+
+from launcher.home import Home  # noqa: E402
+from launcher.ledger import Lease, Ledger  # noqa: E402
+from launcher.providers.runpod_api import carries  # noqa: E402
+
+#: A machine that may end itself at a real provider, or may not: Brev gives it no way.
+SELF_DESTROY = ("--set", "vast.self_destroy=true")
+SHORT_S = 50.0  # a deadline that can be watched; a whole run takes about ten seconds on a quiet machine
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One case's own launcher: its home, its run, what that may cost."""
+
+    field: Field
+    root: Path
+    run: str
+    ceiling: Decimal
+    provider: str
+
+    @property
+    def home(self) -> Home:
+        return Home(self.root)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.home)
+
+    def leases(self) -> list[Lease]:
+        return self.ledger.leases(self.run)
+
+    def machines(self) -> list[dict[str, Any]]:
+        """The bill's rows of every machine that this home's launcher has had: the cloud's word, by the label."""
+        labels = [lease.label for lease in self.leases()]
+        rows = self.field.cloud.bill()["machines"]
+        return [row for row in rows if any(carries(row["label"], label) for label in labels)]
+
+    def alive(self) -> list[str]:
+        return [str(row["id"]) for row in self.machines() if row["state"] != "terminated"]
+
+    def billed(self) -> Decimal:
+        return sum((Decimal(str(row["usd"])) for row in self.machines()), Decimal(0))
+
+    def program(self, module: str, *words: str, **env: str) -> subprocess.Popen[str]:
+        """`python -m MODULE …` as this launcher, in a session of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words], cwd=self.root.parent, text=True, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**self.field.env, "LAUNCHER_HOME": str(self.root), **env},
+        )  # fmt: skip
+
+    def verb(self, *words: str, timeout_s: float = 300, **env: str) -> tuple[int, dict[str, Any], str]:
+        """A verb with --json: (exit code, its object, stderr)."""
+        process = self.program("launcher", "--home", str(self.root), *words, "--json", **env)
+        out, err = process.communicate(timeout=timeout_s)
+        lines = out.splitlines()
+        return process.returncode, json.loads(lines[-1]) if lines else {}, err
+
+
+class Field:
+    """A cloud that stands for many cases, in a folder that holds all of it."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.fast: FastGround = make_ground(folder / "ground")
+        (self.fast.folder / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
+        self.cloud: Standing = raise_with_image(folder / "state", folder, "--seed", "5", *SELF_DESTROY, *words)
+        self._templates: dict[tuple[Any, ...], tuple[Path, str, Decimal]] = {}
+        self._count = 0
+
+    def close(self) -> None:
+        lower(self.cloud)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What every process of it needs; nothing of ours that a shell around it may have set."""
+        held = {name: value for name, value in os.environ.items() if not name.startswith("LAUNCHER_")}
+        path = f"{self.cloud.env['PATH']}{os.pathsep}{os.environ['PATH']}"
+        return {**held, **self.cloud.env, "PATH": path, "CI": "", "PYTHONPATH": str(REPO),
+                "LAUNCHER_RECIPE_PYTHON": str(self.fast.python), "LAUNCHER_LINE_PATIENCE_S": "20"}  # fmt: skip
+
+    def job(self, provider: str, via: str = "direct", *, steps: int = 3, name: str = "", **nature: Any) -> Path:
+        resources = f"resources: {{providers: [{provider}], via: {via}}}\n"
+        return self.fast.job(steps, resources, name or f"{provider}-{via}.yaml", trace="/tmp/trace.jsonl", **nature)
+
+    def template(self, provider: str, via: str, seconds: float | None) -> tuple[Path, str, Decimal]:
+        """A home whose run is reserved: made once, copied for each case."""
+        key = (provider, via, seconds)
+        if key not in self._templates:
+            root = self.folder / "templates" / "-".join(str(part) for part in key)
+            words = [str(root), str(self.job(provider, via)), *([str(seconds)] if seconds else [])]
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.faults.template", *words], cwd=REPO, env=self.env, text=True,
+                capture_output=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            run, ceiling = done.stdout.split()
+            self._templates[key] = (root, run, Decimal(ceiling))
+        return self._templates[key]
+
+    def copy(self, provider: str, via: str = "direct", seconds: float | None = None) -> Copy:
+        root, run, ceiling = self.template(provider, via, seconds)
+        self._count += 1
+        mine = self.folder / "homes" / f"{self._count}"
+        shutil.copytree(root, mine / "home", symlinks=True)
+        return Copy(self, mine / "home", run, ceiling, provider)
+
+
+def until(what: Callable[[], Any], timeout_s: float, pause_s: float = 0.5) -> Any:
+    """What `what` says, once it says something; None when it does not in time."""
+    ends = time.monotonic() + timeout_s
+    while not (said := what()) and time.monotonic() < ends:
+        time.sleep(pause_s)
+    return said

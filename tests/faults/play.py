@@ -1,0 +1,159 @@
+"""Plays one case: a runner dies at a failpoint, the layers below do their work, and the bill says what came of it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from launcher.clock import parse_iso
+from launcher.ledger import LeaseState
+from tests.faults.cases import LAYER, Case
+from tests.faults.field import SHORT_S, Copy, Field, until
+
+STEP_S = {"runpod": 2, "vast": 2, "brev": 61}  # a billing step, and a second for the moment at which it was asked
+AFTER_S = 20.0  # from the deadline until a machine that ends itself must be gone
+#: What is switched off, so that the layer in question is alone; a machine's own deadline is hours away for the first.
+WITHOUT = {
+    "resume": "sentinel,reaper", "sentinel": "reaper", "reaper": "sentinel,watchdog", "watchdog": "sentinel,reaper",
+}  # fmt: skip
+
+
+@dataclass
+class Result:
+    """What a case came to, by the cloud's bill; `faults` is empty where everything was kept."""
+
+    case: Case
+    reached: bool = True  # the run came to that failpoint
+    alive_at_death: int = 0
+    rescued_by: str = ""  # L0 … L3; none: no machine was alive
+    alive_at_end: int = 0
+    billed_usd: str = "0"
+    ceiling_usd: str = "0"
+    charged_usd: str = ""  # by our ledger, where it could say so
+    state: str = ""
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    def told(self) -> dict[str, Any]:
+        held = {name: value for name, value in self.__dict__.items() if name != "case"}
+        return {**self.case.told(), **held}
+
+
+def play(ground: Field, case: Case) -> Result:
+    """Run one case to its end; never leaves a machine of it behind on the simulated cloud."""
+    began, short = time.monotonic(), case.rescue in ("reaper", "watchdog")
+    copy = ground.copy(case.provider, case.via, SHORT_S if short else None)
+    result = Result(case, ceiling_usd=str(copy.ceiling))
+    fired = copy.root.parent / "fired"
+    fired.mkdir()
+    env = {
+        "LAUNCHER_FAILPOINT": f"runner@{case.point}", "LAUNCHER_FAILPOINT_FIRED": str(fired),
+        "LAUNCHER_WITHOUT": WITHOUT[case.rescue],
+    }  # fmt: skip
+    try:
+        runner = copy.program("launcher.runner", str(copy.root), copy.run, **env)
+        _, said = runner.communicate(timeout=300)
+        result.reached = runner.returncode == -signal.SIGKILL
+        if not result.reached:
+            result.faults += [f"the runner failed by itself: {said[-300:]}"] if "Traceback" in said else []
+        result.alive_at_death = len(copy.alive())
+        _rescue(copy, case, result, env)
+    finally:
+        _judge(copy, result)
+        for machine in copy.alive():
+            ground.cloud.fault("host_death", machine=machine)
+        result.seconds = round(time.monotonic() - began, 1)
+    return result
+
+
+def _rescue(copy: Copy, case: Case, result: Result, env: dict[str, str]) -> None:
+    """Let the layer in question work, and those below it where it cannot."""
+    {"resume": _resume, "reaper": _reap, "watchdog": _watchdog, "sentinel": _sentinel}[case.rescue](copy, result, env)
+
+
+def _resume(copy: Copy, result: Result, env: dict[str, str]) -> None:
+    code, outcome, said = copy.verb("resume", copy.run, **env)
+    result.state = str(outcome.get("state", ""))
+    if "Traceback" in said or (code != 0 and result.reached):
+        result.faults.append(f"resume ended with {code}: {outcome.get('reason') or said[-300:]}")
+    _credit(copy, result, "resume")
+
+
+def _reap(copy: Copy, result: Result, env: dict[str, str]) -> None:
+    """As a timer would: once the deadline is over, and again while something is pending."""
+    _wait_for_deadline(copy)
+    quiet = {**env, "LAUNCHER_WITHOUT": env["LAUNCHER_WITHOUT"].replace("reaper", "").strip(",")}
+    for _ in range(3):
+        code, _, said = copy.verb("reap", **quiet)
+        if "Traceback" in said:
+            result.faults.append(f"reap: {said[-300:]}")
+        if code == 0:
+            break
+    _credit(copy, result, "reaper")
+
+
+def _watchdog(copy: Copy, result: Result, env: dict[str, str]) -> None:
+    """Nobody of ours lives: the machine ends itself, or (never armed, no right to) is left to the reaper."""
+    if copy.alive():
+        _wait_for_deadline(copy)
+        until(lambda: not copy.alive(), AFTER_S)
+    _credit(copy, result, "watchdog")
+    _reap(copy, result, env)  # the books
+
+
+def _sentinel(copy: Copy, result: Result, env: dict[str, str]) -> None:
+    until(lambda: _is_over(copy), 240)
+    _credit(copy, result, "sentinel")
+    _resume(copy, result, env)  # the story
+
+
+def _is_over(copy: Copy) -> bool:
+    run = copy.ledger.run(copy.run)
+    return run.over and run.outcome is not None and not copy.alive()
+
+
+def _wait_for_deadline(copy: Copy) -> None:
+    leases = [lease for lease in copy.leases() if lease.state is not LeaseState.RELEASED]
+    if leases:
+        ends = max(parse_iso(lease.deadline) for lease in leases)
+        time.sleep(max(0.0, (ends - datetime.now(UTC)).total_seconds() + 0.5))
+
+
+def _credit(copy: Copy, result: Result, rescue: str) -> None:
+    """The first layer after which nothing is alive has made the rescue."""
+    if not result.rescued_by and not result.alive_at_death:
+        result.rescued_by = "none"
+    elif not result.rescued_by and not copy.alive():
+        result.rescued_by = LAYER[rescue]
+
+
+def _judge(copy: Copy, result: Result) -> None:
+    """Leaks and overcharges, by the bill; and whether our books say the same."""
+    result.alive_at_end, billed = len(copy.alive()), copy.billed()
+    result.billed_usd = str(billed)
+    if result.alive_at_end:
+        result.faults.append(f"LEAK: {', '.join(copy.alive())}")
+    if billed > copy.ceiling:
+        result.faults.append(f"OVERCHARGE: ${billed} of ${copy.ceiling}")
+    ledger = copy.ledger
+    open_leases = [lease.label for lease in ledger.leases(copy.run) if lease.state is not LeaseState.RELEASED]
+    if open_leases and result.rescued_by not in ("", "none"):
+        result.faults.append(f"the ledger does not say released: {', '.join(open_leases)}")
+    charged = ledger.spent(copy.run)
+    result.charged_usd = str(charged)
+    step = sum((Decimal(str(row["usd_per_hour"])) * STEP_S[row["provider"]] / 3600 for row in copy.machines()),
+               Decimal(0))  # fmt: skip
+    if not open_leases and copy.machines():
+        if charged < billed - step:
+            result.faults.append(f"UNDERBOOKED: the ledger says ${charged}, the bill ${billed}")
+        elif charged > billed + step and result.rescued_by != LAYER["watchdog"]:  # who looks later, books longer
+            result.faults.append(f"OVERBOOKED: the ledger says ${charged}, the bill ${billed}")
+        elif charged > copy.ceiling:
+            result.faults.append(f"OVERBOOKED: the ledger says ${charged} of ${copy.ceiling}, the bill ${billed}")
+    keys = list((copy.root / "runs" / copy.run / "keys").rglob("key"))
+    if keys and not open_leases and result.rescued_by == LAYER["resume"]:
+        result.faults.append("the lease's ssh key was left")
