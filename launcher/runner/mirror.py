@@ -18,7 +18,8 @@ class Mirror:
     """Appends events at home; after a restart it goes on from what is there already, never twice."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._log = EventLog(run_dir)
+        with effect("event.open"):
+            self._log = EventLog(run_dir)
         self._offsets: dict[str, int] = {}
         self._at_step: dict[str, int] = {}
         self._failures: dict[str, dict[str, Any]] = {}

@@ -6,11 +6,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from launcher.clock import Clock
 from launcher.hosts.base import Host
+from launcher.layers import is_off
 
-STEP = "watchdog"
+STEP: Literal["watchdog"] = "watchdog"
 TOLD = "watchdog.json"  # in the lease's folder: what it did, for whoever still comes to look
 _TEXT = Path(__file__).with_name("on_box.py").read_text(encoding="utf-8")
 
@@ -35,6 +37,8 @@ def watch(host: Host, deadline: datetime, destroy: Request | None, clock: Clock)
     With `destroy` it asks the provider for the machine's end, again and again until it is gone; without, or while
     that fails, it wipes the lease's folder. Seconds are counted there from now on: no clock has to agree with ours.
     """
+    if is_off(STEP):
+        return
     seconds = max(0.0, (deadline - clock.now()).total_seconds())
     root = str(PurePosixPath(host.path(STEP)).parent)
     orders = json.dumps({"root": root, "seconds": seconds, "destroy": asdict(destroy) if destroy else None})

@@ -1,8 +1,9 @@
 """`make faults`, or `python -m tests.faults`: plays the cases, and keeps what each came to.
 
-CASES="runpod resume 0:40" plays a part: a provider (runpod, vast, brev, skypilot), a rescue (resume, sentinel,
-reaper, watchdog), a slice of the list; any of them, in any order. Results are added to bench/results/faults.jsonl
-(the newest of a case counts) and the table beside it is written anew.
+CASES="runpod resume 0:40" plays a part: a provider (runpod, vast, brev), a rescue (resume, sentinel, reaper,
+watchdog), a slice of the list; any of them, in any order. The list is shuffled, always alike, so that its beginning
+is a fair part of the whole. Results are added to bench/results/faults.jsonl (the newest of a case counts), and the
+table beside it is written anew.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -36,6 +40,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=max(2, 2 * (os.cpu_count() or 1)), help="cases at once")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--list", action="store_true", help="name the cases and leave")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so long")
     parser.add_argument("--missing", action="store_true", help="only those without a result yet")
     asked = parser.parse_args()
     if os.geteuid() != 0:
@@ -51,7 +56,7 @@ def main() -> int:
             if asked.list:
                 say("\n".join(case.key for case in chosen))
                 return 0
-            bad = _play_all(ground, chosen, asked.jobs, asked.results)
+            bad = _play_all(ground, chosen, asked.jobs, asked.results, asked.minutes)
         finally:
             ground.close()
     write_table(asked.results)
@@ -63,9 +68,12 @@ def _chosen(ground: Field, words: Iterable[str]) -> list[Case]:
     words = list(words)
     rescues = tuple(word for word in RESCUES if word in words) or RESCUES
     named = [word for word in words if word in PROVIDERS] or list(PROVIDERS)
+    with ThreadPoolExecutor(len(named)) as pool:
+        seen = list(pool.map(lambda provider: _trace(ground, provider), named))
     found: list[Case] = []
-    for provider in named:
-        found += cases(provider, "direct", _trace(ground, provider), rescues)
+    for provider, counts in zip(named, seen, strict=True):
+        found += cases(provider, "direct", counts, rescues)
+    random.Random(0).shuffle(found)
     part = next((word for word in words if ":" in word), None)
     if part:
         first, _, last = part.partition(":")
@@ -73,24 +81,31 @@ def _chosen(ground: Field, words: Iterable[str]) -> list[Case]:
     return found
 
 
-def _trace(ground: Field, provider: str) -> dict[str, int]:
+def _trace(ground: Field, provider: str) -> Counter[str]:
     """One whole run, and every failpoint that it passed."""
     copy, log = ground.copy(provider), ground.folder / f"{provider}.log"
     _, said = copy.program("launcher.runner", str(copy.root), copy.run, LAUNCHER_FAILPOINT_LOG=str(log)).communicate()
     assert not copy.alive() and str(copy.ledger.run(copy.run).state) == "settled", said
+    ground.leave(copy)
     return passed(log)
 
 
-def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path) -> int:
+def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path, minutes: float) -> int:
     results.parent.mkdir(parents=True, exist_ok=True)
-    bad = 0
+    bad, ends = 0, time.monotonic() + 60 * minutes
+
+    def in_time(case: Case) -> Result | None:
+        return play(ground, case) if time.monotonic() < ends else None
+
     with ThreadPoolExecutor(jobs) as pool, results.open("a", encoding="utf-8") as file:
-        waiting = {pool.submit(play, ground, case): case for case in chosen}
+        waiting = {pool.submit(in_time, case): case for case in chosen}
         for number, done in enumerate(as_completed(waiting), 1):
             try:
                 result = done.result()
             except Exception as error:  # noqa: BLE001  a case that cannot be judged is a fault, not the end of all
                 result = Result(waiting[done], faults=[f"could not be judged: {type(error).__name__}: {error}"])
+            if result is None:
+                continue
             file.write(json.dumps(result.told()) + "\n")
             file.flush()
             bad += bool(result.faults)

@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from tests.cloud.conftest import Standing
@@ -25,9 +28,16 @@ from launcher.home import Home  # noqa: E402
 from launcher.ledger import Lease, Ledger  # noqa: E402
 from launcher.providers.runpod_api import carries  # noqa: E402
 
-#: A machine that may end itself at a real provider, or may not: Brev gives it no way.
-SELF_DESTROY = ("--set", "vast.self_destroy=true")
-SHORT_S = 50.0  # a deadline that can be watched; a whole run takes about ten seconds on a quiet machine
+PLACES = 8  # cases that have a machine at one provider at once, each on an offer of its own where offers are single
+_OFFERS = ", ".join(
+    f"{{id = {20000000 + n}, gpu = 'RTX 4090', gpu_ram_mb = 24564, usd = '0.28', disk_usd_gb_month = '0.15', "
+    f"geolocation = 'Saxony, DE', reliability = 0.9962, inet_down = 914.7, inet_up = 823.4, hosting_type = 0, "
+    f"dlperf = 98.5}}"
+    for n in range(PLACES)
+)
+#: The first row of the simulation's own market, as often as needed; and the right that a box's own key may have there.
+VAST = ("--set", f"vast.offers = [{_OFFERS}]", "--set", "vast.self_destroy=true")
+SHORT_S = 75.0  # a deadline that can be watched; a whole run takes ten seconds on a quiet machine
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Copy:
     run: str
     ceiling: Decimal
     provider: str
+    place: int
 
     @property
     def home(self) -> Home:
@@ -87,9 +98,11 @@ class Field:
         self.folder = folder
         self.fast: FastGround = make_ground(folder / "ground")
         (self.fast.folder / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
-        self.cloud: Standing = raise_with_image(folder / "state", folder, "--seed", "5", *SELF_DESTROY, *words)
+        self.cloud: Standing = raise_with_image(folder / "state", folder, "--seed", "5", *VAST, *words)
         self._templates: dict[tuple[Any, ...], tuple[Path, str, Decimal]] = {}
         self._count = 0
+        self._turn = threading.Lock()
+        self._places: dict[str, Queue[int]] = defaultdict(Queue)
 
     def close(self) -> None:
         lower(self.cloud)
@@ -106,12 +119,31 @@ class Field:
         resources = f"resources: {{providers: [{provider}], via: {via}}}\n"
         return self.fast.job(steps, resources, name or f"{provider}-{via}.yaml", trace="/tmp/trace.jsonl", **nature)
 
-    def template(self, provider: str, via: str, seconds: float | None) -> tuple[Path, str, Decimal]:
+    def copy(self, provider: str, via: str = "direct", seconds: float | None = None) -> Copy:
+        """A launcher of its own for one case; waits for a free place. Give it back with `leave`."""
+        with self._turn:
+            if provider not in self._places:
+                for number in range(PLACES):
+                    self._places[provider].put(number)
+        place = self._places[provider].get()
+        with self._turn:
+            root, run, ceiling = self._template(provider, via, place if provider == "vast" else 0, seconds)
+            self._count += 1
+            mine = self.folder / "homes" / f"{self._count}"
+        shutil.copytree(root, mine / "home", symlinks=True)
+        return Copy(self, mine / "home", run, ceiling, provider, place)
+
+    def leave(self, copy: Copy) -> None:
+        """The case is over: its place is free, its folder goes."""
+        self._places[copy.provider].put(copy.place)
+        shutil.rmtree(copy.root.parent, ignore_errors=True)
+
+    def _template(self, provider: str, via: str, nth: int, seconds: float | None) -> tuple[Path, str, Decimal]:
         """A home whose run is reserved: made once, copied for each case."""
-        key = (provider, via, seconds)
+        key = (provider, via, nth, seconds)
         if key not in self._templates:
             root = self.folder / "templates" / "-".join(str(part) for part in key)
-            words = [str(root), str(self.job(provider, via)), *([str(seconds)] if seconds else [])]
+            words = [str(root), str(self.job(provider, via)), str(nth), *([str(seconds)] if seconds else [])]
             done = subprocess.run(
                 [sys.executable, "-m", "tests.faults.template", *words], cwd=REPO, env=self.env, text=True,
                 capture_output=True, check=False,
@@ -120,13 +152,6 @@ class Field:
             run, ceiling = done.stdout.split()
             self._templates[key] = (root, run, Decimal(ceiling))
         return self._templates[key]
-
-    def copy(self, provider: str, via: str = "direct", seconds: float | None = None) -> Copy:
-        root, run, ceiling = self.template(provider, via, seconds)
-        self._count += 1
-        mine = self.folder / "homes" / f"{self._count}"
-        shutil.copytree(root, mine / "home", symlinks=True)
-        return Copy(self, mine / "home", run, ceiling, provider)
 
 
 def until(what: Callable[[], Any], timeout_s: float, pause_s: float = 0.5) -> Any:

@@ -66,6 +66,7 @@ def play(ground: Field, case: Case) -> Result:
         _judge(copy, result)
         for machine in copy.alive():
             ground.cloud.fault("host_death", machine=machine)
+        ground.leave(copy)
         result.seconds = round(time.monotonic() - began, 1)
     return result
 

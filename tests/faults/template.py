@@ -1,6 +1,6 @@
-"""`python -m tests.faults.template HOME JOB [SECONDS]`: a home whose one run is approved, reserved and not yet begun.
+"""`python -m tests.faults.template HOME JOB NTH [SECONDS]`: a home whose one run is approved, reserved, not yet begun.
 
-With SECONDS the run's deadline is that many seconds after its machine is rented, and its ceiling is what just that
+It takes the NTH (0) of the plan's offers: those of a marketplace can be rented once at a time. With SECONDS the run's deadline is that many seconds after its machine is rented, and its ceiling is what just that
 buys (rate x (deadline + TEARDOWN_S), disk and one failed attempt, to the microdollar): hours made short, so that what
 happens at a deadline can be watched.
 """
@@ -20,7 +20,7 @@ from launcher.money import Usd
 from launcher.plan import Candidate, Plan
 
 TEARDOWN_S = 90.0  # from the deadline until somebody has looked and the release is proven
-_PARTS = {"provision_s": 0.4, "run_s": 0.4, "collect_s": 0.2}  # of a short deadline
+_PARTS = {"provision_s": 0.3, "run_s": 0.6, "collect_s": 0.1}  # of a short deadline
 
 
 def shortened(plan: Plan, seconds: float) -> Plan:
@@ -42,9 +42,10 @@ def shortened(plan: Plan, seconds: float) -> Plan:
     return plan.model_copy(update={"candidates": tuple(short(each) for each in plan.candidates)})
 
 
-def main(root: str, job: str, seconds: str = "") -> int:
+def main(root: str, job: str, nth: str, seconds: str = "") -> int:
     home, clock = Home(Path(root)), SystemClock()
     plan = workflow.plan_job(load_job(Path(job)), home, clock).plan
+    plan = plan.model_copy(update={"chosen": int(nth) % sum(each.fits for each in plan.candidates)})
     if seconds:
         plan = shortened(plan, float(seconds))
     given = Approval("preapproved", plan.ceiling_usd, plan.allowed, plan.digest)
