@@ -12,15 +12,16 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.faults.cases import RESCUES, Case, cases, passed
+from tests.faults.cases import RESCUES, Case, cases, passed, recipe_of
 from tests.faults.field import REPO, Field
 from tests.faults.play import Result, play
 from tests.faults.table import write_table
@@ -46,6 +47,7 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.stderr.write("A simulated machine is made of namespaces, which needs root. Fix: run as root.\n")
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # begin no more, and leave nothing standing
     with tempfile.TemporaryDirectory(prefix="launcher-faults-") as folder:
         ground = Field(Path(folder))
         try:
@@ -68,11 +70,12 @@ def _chosen(ground: Field, words: Iterable[str]) -> list[Case]:
     words = list(words)
     rescues = tuple(word for word in RESCUES if word in words) or RESCUES
     named = [word for word in words if word in PROVIDERS] or list(PROVIDERS)
-    with ThreadPoolExecutor(len(named)) as pool:
-        seen = list(pool.map(lambda provider: _trace(ground, provider), named))
+    kinds = sorted({(provider, recipe_of(provider, rescue)) for provider in named for rescue in rescues})
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        seen = list(pool.map(lambda kind: _trace(ground, *kind), kinds))
     found: list[Case] = []
-    for provider, counts in zip(named, seen, strict=True):
-        found += cases(provider, "direct", counts, rescues)
+    for kind, counts in zip(kinds, seen, strict=True):
+        found += cases(*kind, counts, rescues)
     random.Random(0).shuffle(found)
     part = next((word for word in words if ":" in word), None)
     if part:
@@ -81,9 +84,9 @@ def _chosen(ground: Field, words: Iterable[str]) -> list[Case]:
     return found
 
 
-def _trace(ground: Field, provider: str) -> Counter[str]:
+def _trace(ground: Field, provider: str, recipe: str) -> Counter[str]:
     """One whole run, and every failpoint that it passed."""
-    copy, log = ground.copy(provider), ground.folder / f"{provider}.log"
+    copy, log = ground.copy(provider, recipe), ground.folder / f"{provider}-{recipe}.log"
     _, said = copy.program("launcher.runner", str(copy.root), copy.run, LAUNCHER_FAILPOINT_LOG=str(log)).communicate()
     assert not copy.alive() and str(copy.ledger.run(copy.run).state) == "settled", said
     ground.leave(copy)
@@ -99,7 +102,7 @@ def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path, minut
 
     with ThreadPoolExecutor(jobs) as pool, results.open("a", encoding="utf-8") as file:
         waiting = {pool.submit(in_time, case): case for case in chosen}
-        for number, done in enumerate(as_completed(waiting), 1):
+        for number, done in enumerate(_as_they_end(waiting), 1):
             try:
                 result = done.result()
             except Exception as error:  # noqa: BLE001  a case that cannot be judged is a fault, not the end of all
@@ -112,6 +115,16 @@ def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path, minut
             how = "; ".join(result.faults) or (f"by {result.rescued_by}" if result.reached else "not reached")
             say(f"{number}/{len(chosen)} {result.case.key}: {how} ({result.seconds:.0f} s)")
     return bad
+
+
+def _as_they_end(waiting: dict[Future[Result | None], Case]) -> Iterator[Future[Result | None]]:
+    """As `as_completed`; stopped by a signal, those that have begun are still waited for."""
+    try:
+        yield from as_completed(waiting)
+    except KeyboardInterrupt:
+        for future in waiting:
+            future.cancel()
+        yield from as_completed([future for future in waiting if not future.cancelled()])
 
 
 if __name__ == "__main__":

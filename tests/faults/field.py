@@ -35,7 +35,7 @@ _OFFERS = ", ".join(
     f"dlperf = 98.5}}"
     for n in range(PLACES)
 )
-#: The first row of the simulation's own market, as often as needed; and the right that a box's own key may have there.
+#: The first row of the simulated market, as often as needed; and the right that a box's own key may have there.
 VAST = ("--set", f"vast.offers = [{_OFFERS}]", "--set", "vast.self_destroy=true")
 SHORT_S = 75.0  # a deadline that can be watched; a whole run takes ten seconds on a quiet machine
 
@@ -115,11 +115,16 @@ class Field:
         return {**held, **self.cloud.env, "PATH": path, "CI": "", "PYTHONPATH": str(REPO),
                 "LAUNCHER_RECIPE_PYTHON": str(self.fast.python), "LAUNCHER_LINE_PATIENCE_S": "20"}  # fmt: skip
 
-    def job(self, provider: str, via: str = "direct", *, steps: int = 3, name: str = "", **nature: Any) -> Path:
-        resources = f"resources: {{providers: [{provider}], via: {via}}}\n"
-        return self.fast.job(steps, resources, name or f"{provider}-{via}.yaml", trace="/tmp/trace.jsonl", **nature)
+    def job(self, provider: str, recipe: str) -> Path:
+        """A job file: `finetune`, which measures, trains and measures again; or `evaluate`, which measures once."""
+        resources = f"resources: {{providers: [{provider}], via: direct}}\n"
+        job = self.fast.job(3, resources, f"{provider}-{recipe}.yaml", trace="/tmp/trace.jsonl")
+        if recipe == "evaluate":
+            text = job.read_text(encoding="utf-8").replace("recipe: finetune", "recipe: evaluate")
+            job.write_text(text.replace("base:", "model:").replace(", max_steps: 3", ""), encoding="utf-8")
+        return job
 
-    def copy(self, provider: str, via: str = "direct", seconds: float | None = None) -> Copy:
+    def copy(self, provider: str, recipe: str = "finetune", seconds: float | None = None) -> Copy:
         """A launcher of its own for one case; waits for a free place. Give it back with `leave`."""
         with self._turn:
             if provider not in self._places:
@@ -127,7 +132,7 @@ class Field:
                     self._places[provider].put(number)
         place = self._places[provider].get()
         with self._turn:
-            root, run, ceiling = self._template(provider, via, place if provider == "vast" else 0, seconds)
+            root, run, ceiling = self._template(provider, recipe, place if provider == "vast" else 0, seconds)
             self._count += 1
             mine = self.folder / "homes" / f"{self._count}"
         shutil.copytree(root, mine / "home", symlinks=True)
@@ -138,12 +143,12 @@ class Field:
         self._places[copy.provider].put(copy.place)
         shutil.rmtree(copy.root.parent, ignore_errors=True)
 
-    def _template(self, provider: str, via: str, nth: int, seconds: float | None) -> tuple[Path, str, Decimal]:
+    def _template(self, provider: str, recipe: str, nth: int, seconds: float | None) -> tuple[Path, str, Decimal]:
         """A home whose run is reserved: made once, copied for each case."""
-        key = (provider, via, nth, seconds)
+        key = (provider, recipe, nth, seconds)
         if key not in self._templates:
             root = self.folder / "templates" / "-".join(str(part) for part in key)
-            words = [str(root), str(self.job(provider, via)), str(nth), *([str(seconds)] if seconds else [])]
+            words = [str(root), str(self.job(provider, recipe)), str(nth), *([str(seconds)] if seconds else [])]
             done = subprocess.run(
                 [sys.executable, "-m", "tests.faults.template", *words], cwd=REPO, env=self.env, text=True,
                 capture_output=True, check=False,

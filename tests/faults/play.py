@@ -46,7 +46,7 @@ class Result:
 def play(ground: Field, case: Case) -> Result:
     """Run one case to its end; never leaves a machine of it behind on the simulated cloud."""
     began, short = time.monotonic(), case.rescue in ("reaper", "watchdog")
-    copy = ground.copy(case.provider, case.via, SHORT_S if short else None)
+    copy = ground.copy(case.provider, case.recipe, SHORT_S if short else None)
     result = Result(case, ceiling_usd=str(copy.ceiling))
     fired = copy.root.parent / "fired"
     fired.mkdir()

@@ -31,12 +31,12 @@ def write_table(results: Path) -> None:
         f"**{len(played)} cases: {len(leaks)} leaks, {len(over)} charges above the ceiling, "
         f"{sum(bool(row['faults']) for row in rows)} with any fault.** "
         f"{len(rows) - len(played)} more never came to their failpoint (the run ended before) and count for nothing.",
-        "", "| provider | engine | who died | alone left to act | " + " | ".join(LAYERS.values()) + " | cases |",
+        "", "| provider | recipe | who died | alone left to act | " + " | ".join(LAYERS.values()) + " | cases |",
         "|---|---|---|---|" + "---:|" * (len(LAYERS) + 1),
     ]  # fmt: skip
-    groups = Counter((row["provider"], row["via"], row["who"], row["rescue"]) for row in played)
+    groups = Counter((row["provider"], row["recipe"], row["who"], row["rescue"]) for row in played)
     for group, count in sorted(groups.items()):
-        here = [row for row in played if (row["provider"], row["via"], row["who"], row["rescue"]) == group]
+        here = [row for row in played if (row["provider"], row["recipe"], row["who"], row["rescue"]) == group]
         by = Counter(row["rescued_by"] for row in here)
         lines.append("| " + " | ".join([*group, *(str(by[name] or "") for name in LAYERS), str(count)]) + " |")
     by = Counter(row["rescued_by"] for row in played)

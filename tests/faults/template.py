@@ -1,8 +1,9 @@
-"""`python -m tests.faults.template HOME JOB NTH [SECONDS]`: a home whose one run is approved, reserved, not yet begun.
+"""`python -m tests.faults.template HOME JOB NTH [SECONDS]`: a home whose run is approved and reserved, not begun.
 
-It takes the NTH (0) of the plan's offers: those of a marketplace can be rented once at a time. With SECONDS the run's deadline is that many seconds after its machine is rented, and its ceiling is what just that
-buys (rate x (deadline + TEARDOWN_S), disk and one failed attempt, to the microdollar): hours made short, so that what
-happens at a deadline can be watched.
+It takes the NTH (0) of the plan's offers: those of a marketplace can be rented once at a time. With SECONDS the run's
+deadline is that many seconds after its machine is rented, and its ceiling is what just that buys (rate x (deadline +
+TEARDOWN_S), disk and one failed attempt, to the microdollar): hours made short, so that what happens at a deadline
+can be watched.
 """
 
 from __future__ import annotations

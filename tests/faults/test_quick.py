@@ -43,7 +43,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Resu
 
 def case_of(death: tuple[str, str, str, str]) -> Case:
     provider, point, rescue, _ = death
-    return Case(provider, "direct", "runner" if rescue == "resume" else "both", point, rescue)  # type: ignore[arg-type]
+    return Case(provider, "evaluate", "runner" if rescue == "resume" else "both", point, rescue)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("death", DEATHS, ids=lambda death: " ".join(death[:3]))

@@ -27,7 +27,7 @@ _BIRTHS = ("clone", "clone3", "fork", "vfork")
 TRACED = (*_FILES, *_SIGNALS, *_SENDS, *_BIRTHS, "execve", "write")
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
 _CHILD = re.compile(r"\) += (\d+)")
-_MARK = re.compile(r'"\w+ \d+ \d+ ([\w.]+)\.(before|after)\\n"')
+_MARK = re.compile(r'"\S+ \d+ \d+ ([\w.]+)\.(before|after)\\n"')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)")
 
