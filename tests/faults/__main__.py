@@ -119,12 +119,15 @@ def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path, minut
 
 def _as_they_end(waiting: dict[Future[Result | None], Case]) -> Iterator[Future[Result | None]]:
     """As `as_completed`; stopped by a signal, those that have begun are still waited for."""
+    told = set[Future[Result | None]]()
     try:
-        yield from as_completed(waiting)
+        for future in as_completed(waiting):
+            told.add(future)
+            yield future
     except KeyboardInterrupt:
         for future in waiting:
             future.cancel()
-        yield from as_completed([future for future in waiting if not future.cancelled()])
+        yield from as_completed([future for future in waiting if future not in told and not future.cancelled()])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from launcher.clock import parse_iso
+from launcher.clock import iso, parse_iso
 from launcher.ledger import LeaseState
 from tests.faults.cases import LAYER, Case
 from tests.faults.field import SHORT_S, Copy, Field, until
@@ -28,6 +28,7 @@ class Result:
 
     case: Case
     reached: bool = True  # the run came to that failpoint
+    died_at: str = ""
     alive_at_death: int = 0
     rescued_by: str = ""  # L0 … L3; none: no machine was alive
     alive_at_end: int = 0
@@ -61,6 +62,7 @@ def play(ground: Field, case: Case) -> Result:
         if not result.reached:
             result.faults += [f"the runner failed by itself: {said[-300:]}"] if "Traceback" in said else []
         result.alive_at_death = len(copy.alive())
+        result.died_at = iso(datetime.now(UTC))
         _rescue(copy, case, result, env)
     finally:
         _judge(copy, result)
@@ -69,6 +71,15 @@ def play(ground: Field, case: Case) -> Result:
         ground.leave(copy)
         result.seconds = round(time.monotonic() - began, 1)
     return result
+
+
+def _we_ended(copy: Copy, result: Result) -> bool:
+    """Whether all machines were ended by who writes the books: one that went by itself, or before somebody died, is
+
+    booked until it was first seen to be gone, which is later, never less.
+    """
+    ended = [str(row["ended"]) for row in copy.machines()]
+    return result.rescued_by != LAYER["watchdog"] and all(moment > result.died_at for moment in ended)
 
 
 def _rescue(copy: Copy, case: Case, result: Result, env: dict[str, str]) -> None:
@@ -151,7 +162,7 @@ def _judge(copy: Copy, result: Result) -> None:
     if not open_leases and copy.machines():
         if charged < billed - step:
             result.faults.append(f"UNDERBOOKED: the ledger says ${charged}, the bill ${billed}")
-        elif charged > billed + step and result.rescued_by != LAYER["watchdog"]:  # who looks later, books longer
+        elif charged > billed + step and _we_ended(copy, result):
             result.faults.append(f"OVERBOOKED: the ledger says ${charged}, the bill ${billed}")
         elif charged > copy.ceiling:
             result.faults.append(f"OVERBOOKED: the ledger says ${charged} of ${copy.ceiling}, the bill ${billed}")
