@@ -9,11 +9,15 @@ exits cannot be switched off; a test kills it.
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from launcher.errors import BadInputError, nearest
 
+if TYPE_CHECKING:
+    from launcher.ledger import Ledger
+
 VARIABLE = "LAUNCHER_WITHOUT"
+RESCUE = "rescue"  # the kind of the journal's entries that say which layer did what the runner could not
 #: The process here that outlives the runner; what is released at the start of verbs that rent and by `launcher reap`
 #: on a timer; the process on the machine; SkyPilot's own clock on its machines.
 Layer = Literal["sentinel", "reaper", "watchdog", "autostop"]
@@ -34,3 +38,13 @@ def switched_off() -> tuple[Layer, ...]:
         fix = f"Did you mean {close}?" if close else f"They are {', '.join(LAYERS)}."
         raise BadInputError("is no layer that can be switched off.", key=VARIABLE, value=name, fix=fix)
     return tuple(layer for layer in LAYERS if layer in named)
+
+
+def note_rescue(ledger: Ledger, run: str | None, layer: Layer, did: str, **facts: Any) -> None:
+    """Keep in the journal that a layer stepped in: `did` is 'went on' or 'released'. Raises LedgerError."""
+    ledger.journal(RESCUE, {"layer": layer, "did": did, **facts}, run=run)
+
+
+def rescues(ledger: Ledger, run: str) -> list[dict[str, Any]]:
+    """Which layers stepped in for a run, oldest first: {at, layer, did, ...}."""
+    return [{"at": event["at"], **event["facts"]} for event in ledger.events(run) if event["kind"] == RESCUE]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
@@ -83,3 +86,30 @@ def _forbid_skip(report):  # type: ignore[no-untyped-def]
             report.outcome = "failed"
             report.longrepr = f"CI may not skip what it can run ({reason})"
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No process of a run may be left when all tests are over: such as a sentinel, which outlives a great deal."""
+    if hasattr(session.config, "workerinput"):
+        return
+    place = str(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+    ends = time.monotonic() + 10
+    while (left := _of_runs(place)) and time.monotonic() < ends:
+        time.sleep(0.2)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            session.config.get_terminal_writer().line(f"\nleft over: {process.pid} {process.info['cmdline']}")
+            process.kill()
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _of_runs(place: str) -> list[psutil.Process]:
+    """The runners and sentinels whose home lies there."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        ours = any(part in ("launcher.runner", "launcher.sentinel", "launcher.sentinel.rescue") for part in line)
+        if ours and process.info["status"] != psutil.STATUS_ZOMBIE and any(part.startswith(place) for part in line):
+            found.append(process)
+    return found

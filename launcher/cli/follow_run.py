@@ -69,6 +69,7 @@ def follow(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock,
     run = ledger.run(run_id)
     if run.outcome is not None:
         show_receipt(run.outcome, out)
-    outcome = run.outcome or {"run": run.run, "state": str(run.state), "exit": code or 0, "released": False}
+    gone = all(lease.state == "released" for lease in ledger.leases(run_id))
+    outcome = run.outcome or {"run": run.run, "state": str(run.state), "exit": code or 0, "released": gone}
     out.result({**outcome, **(extra or {})})
     return code or 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from launcher.cli import common_options, context
@@ -19,13 +21,18 @@ def command(run: str | None) -> int:
     from launcher.ledger import Ledger
     from launcher.report.summary import summary
     from launcher.runner.control import is_running
+    from launcher.sentinel.marks import is_guarded
 
     ctx = context()
     home = Home.find(ctx.home)
     ledger = Ledger.open(home)
     found = [ledger.run(run)] if run else ledger.runs()
     warn_of_pending(ledger, ctx.out)
-    rows = [summary(each, ledger, alive=is_running(home.run_dir(each.run))) for each in found]
+    folders = {each.run: home.run_dir(each.run) for each in found}
+    rows = [
+        summary(each, ledger, alive=is_running(folders[each.run]), guarded=is_guarded(folders[each.run]))
+        for each in found
+    ]
     if not rows:
         ctx.out.say("no runs yet; begin with: launcher tune RECORDINGS")
     else:
@@ -34,14 +41,23 @@ def command(run: str | None) -> int:
             table.add_column(name)
         for row in rows:
             leases = ", ".join(f"{lease['provider']} {lease['state']}" for lease in row["leases"]) or "none"
-            state = row["state"] if row["over"] or row["alive"] else f"{row['state']} (runner died: launcher resume)"
             table.add_row(
-                row["run"], state, _minute(row["created_at"]), leases, f"${row['spent_usd']}",
+                row["run"], _state(row), _minute(row["created_at"]), leases, f"${row['spent_usd']}",
                 "over" if row["over"] else _minute(row["deadline"]),
             )  # fmt: skip
         ctx.out.say(table)
     ctx.out.result({"runs": rows})
     return 0
+
+
+def _state(row: dict[str, Any]) -> str:
+    """A run's state, and who sees to it where its runner does not."""
+    if row["guarded"] and not row["alive"]:
+        said = "its sentinel goes on releasing" if row["over"] else "runner died: its sentinel takes over"
+        return f"{row['state']} ({said})"
+    if row["over"] or row["alive"]:
+        return str(row["state"])
+    return f"{row['state']} (runner died: launcher resume)"
 
 
 def _minute(iso: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.clock import parse_iso
 from launcher.errors import ExitCode
+from launcher.layers import rescues
 from launcher.ledger import Ledger, Run
 from launcher.money import ZERO, Usd
 from launcher.plan import Plan
@@ -55,6 +56,7 @@ def build_receipt(run: Run, plan: Plan, run_dir: Path, ledger: Ledger, *, code: 
         "leases": [
             {"lease": x.lease, "provider": x.provider, "state": str(x.state), "proof": x.proof or []} for x in leases
         ],
+        "rescues": rescues(ledger, run.run),
         "warnings": [*plan.data.get("warnings", []), *over_ceiling(charged, plan.ceiling_usd, choice.offer.provider)],
     }
 
@@ -177,9 +179,15 @@ def _lines(receipt: dict[str, Any]) -> list[tuple[str, str]]:
         ("money", _money(usd)),
         ("time", _time(receipt["seconds"])),
         ("released", " · ".join(proofs)),
+        ("rescued", _rescued(receipt)),
         ("leaderboards", "\n".join(receipt["leaderboards"])),
         ("report", receipt["report"]),
     ]
+
+
+def _rescued(receipt: dict[str, Any]) -> str:
+    """Which layers stepped in, one after another, where the runner died."""
+    return " · ".join(f"{each['at'][11:19]} the {each['layer']} {each['did']}" for each in receipt.get("rescues", []))
 
 
 def _headline(receipt: dict[str, Any]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from launcher.layers import rescues
 from launcher.ledger import Ledger, Run
 from launcher.money import ZERO, Usd
 
 
-def summary(run: Run, ledger: Ledger, *, alive: bool) -> dict[str, Any]:
+def summary(run: Run, ledger: Ledger, *, alive: bool, guarded: bool = False) -> dict[str, Any]:
     """`runs[]` of `status --json`: {run, state, leases[], spent_usd, deadline, ...}."""
     leases = ledger.leases(run.run)
     return {
@@ -16,6 +17,8 @@ def summary(run: Run, ledger: Ledger, *, alive: bool) -> dict[str, Any]:
         "state": str(run.state),
         "over": run.over,
         "alive": alive,
+        "guarded": guarded,
+        "rescues": rescues(ledger, run.run) if leases else [],
         "reason": run.reason,
         "exit": run.exit_code,
         "created_at": run.created_at,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
+import traceback
+from contextlib import suppress
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.ledger import RunState
@@ -11,6 +14,7 @@ from recipes.manifest import ManifestError
 
 KILLED, TERMINATED = 128 + signal.SIGKILL, 128 + signal.SIGTERM  # a recipe's exit codes when a signal ended it
 OUT_OF_MEMORY = "most likely this machine ran out of memory"
+OUT_OF_MEMORY_HERE = "this computer ran out of memory"
 _ANSI = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?")
 
 
@@ -41,10 +45,25 @@ def exit_in_words(code: int | None, said: list[str]) -> str:
     return last or f"exit code {code}"
 
 
+def say_all() -> None:
+    """The whole story of the error at hand, into the log; that it cannot be written is no error of its own."""
+    with suppress(OSError, MemoryError):  # a full disk, or no memory, may be the very error
+        traceback.print_exc()
+
+
+def say(words: str) -> None:
+    """One line into the log, or none where it cannot be written."""
+    with suppress(OSError, MemoryError):
+        sys.stderr.write(f"{words}\n")
+        sys.stderr.flush()
+
+
 def in_words(error: Exception) -> str:
     """An error for a person: one that we foresaw says what to do; any other where the whole story is."""
     if isinstance(error, LauncherError | ManifestError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY_HERE
     if isinstance(error, OSError):
         return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     return f"{type(error).__name__}: {error} (a fault of the launcher: runner.log has the whole story)"

@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from launcher.errors import ExitCode
 from launcher.failpoints import effect
 from launcher.ledger import RunState
-from launcher.runner.control import StopHow, stop_asked
+from launcher.runner.control import StopHow, ask_to_stop, stop_asked
 from launcher.runner.ending import Ending
 
 _LOOK_S = 0.5  # between two looks at the control file
@@ -38,9 +38,13 @@ class Interrupts:
         return "now" if self._signalled else stop_asked(self._dir)
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT as `now`, and look at the control file beside the work. In the main thread."""
-        signal.signal(signal.SIGTERM, self._signal)
-        signal.signal(signal.SIGINT, self._signal)
+        """Take SIGTERM, SIGINT and SIGQUIT as `now`; look at the control file beside the work. In the main thread.
+
+        SIGHUP changes nothing: a runner has no terminal that could be closed.
+        """
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(signum, self._signal)
+        signal.signal(signal.SIGHUP, lambda *_: None)  # a handler, not SIG_IGN: what we start does not inherit it
         signal.signal(signal.SIGUSR1, self._look)
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -77,6 +81,8 @@ class Interrupts:
 
     def _signal(self, *_: object) -> None:
         self._signalled = True
+        with suppress(OSError):  # whoever goes on after us, should we be killed now, must not take the work up again
+            ask_to_stop(self._dir, "now")
         self._raise()
 
     def _look(self, _signum: int, _frame: FrameType | None) -> None:

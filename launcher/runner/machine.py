@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,7 @@ from launcher.ledger import LeaseState, Ledger, Run, RunState
 from launcher.plan import plan_of
 from launcher.report.after_run import gate_of, write_receipt_alone, write_reports
 from launcher.runner.boarding import Aboard, Boarding
-from launcher.runner.ending import Ending, failed, in_words
+from launcher.runner.ending import Ending, failed, in_words, say_all
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.keeping import forget_kept
 from launcher.runner.mirror import Mirror
@@ -59,7 +58,7 @@ class Runner:
             except LedgerError:
                 raise  # nothing can be told or released without it; all of it can once it is back
             except Exception as error:  # noqa: BLE001  nothing skips the release, not even a fault of ours
-                traceback.print_exc()
+                say_all()
                 self._move(RunState.FAILED, reason=in_words(error), exit_code=int(ExitCode.RECIPE_FAILED))
         released = self._release_all()
         if self._ledger.run(self._run_id).state is RunState.COLLECTED:
@@ -188,7 +187,7 @@ class Runner:
             except LedgerError:
                 raise  # nothing can be told without it; `resume` and `reap` go on once it is back
             except Exception:  # noqa: BLE001  the other machines are released all the same, and this one is pending
-                traceback.print_exc()
+                say_all()
                 done = False
         return done
 
@@ -203,7 +202,7 @@ class Runner:
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001  a run that is over must say so, whatever its row files hold
-            traceback.print_exc()
+            say_all()
             outcome = write_receipt_alone(
                 *told, code=code, charged=charged, released=released,
                 warning=f"the report could not be written: {in_words(error)}",

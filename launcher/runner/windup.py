@@ -1,14 +1,27 @@
-"""The end of a run whose plan this launcher cannot read: what it holds is released, charged and settled."""
+"""The end of a run that nobody takes further: what it holds is released, charged and settled, and its story told."""
 
 from __future__ import annotations
 
-from launcher.clock import Clock
-from launcher.errors import ExitCode, StateError
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from launcher.clock import Clock, parse_iso
+from launcher.errors import ExitCode, LedgerError, StateError
 from launcher.home import Home
-from launcher.ledger import LeaseState, Ledger, Run, RunState
+from launcher.layers import Layer, note_rescue
+from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
+from launcher.money import Usd
 from launcher.plan import plan_of
 from launcher.providers.registry import provider_named
-from launcher.providers.release import charge, release
+from launcher.providers.release import charge, end, machine_of, release
+from launcher.report.after_run import write_receipt_alone, write_reports
+from launcher.runner.ending import Ending, in_words, say_all
+
+OTHER_VERSION = Ending(
+    RunState.CANCELLED, ExitCode.INTERRUPTED, "planned by another version of the launcher; released at once"
+)
 
 
 def can_read(run: Run) -> bool:
@@ -20,24 +33,77 @@ def can_read(run: Run) -> bool:
     return True
 
 
-def wind_up(home: Home, ledger: Ledger, run: Run, clock: Clock) -> ExitCode:
-    """Release every lease of the run with proof, settle, and say so; nothing is collected. Returns the exit code."""
+def wind_up(home: Home, ledger: Ledger, run: Run, clock: Clock, why: Ending = OTHER_VERSION,
+            by: Layer | None = None) -> ExitCode:  # fmt: skip
+    """Release every lease of the run with proof, settle, and say so; nothing is collected. Returns the exit code.
+
+    The run, where it is not over, ends as `why` says. One lease that cannot be released keeps no other from it. The
+    journal says which leases were released `by` a layer that stepped in.
+    """
     if not run.over:
-        reason = "planned by another version of the launcher; released at once"
-        ledger.move_run(run.run, RunState.CANCELLED, reason=reason, exit_code=int(ExitCode.INTERRUPTED))
-    released = True
-    for lease in ledger.leases(run.run):
-        provider = provider_named(lease.provider, home, clock, lease.via)
-        ended = release(ledger, lease, provider, clock)
-        if ended.state is LeaseState.RELEASED:
-            charge(ledger, ended, provider)
-        released = released and ended.state is LeaseState.RELEASED
+        ledger.move_run(run.run, why.state, reason=why.reason, exit_code=int(why.code))
+    held = [lease for lease in ledger.leases(run.run) if lease.state is not LeaseState.RELEASED]
+    released = all([_ended(home, ledger, lease, clock) for lease in ledger.leases(run.run)])  # noqa: C419  each one
+    gone = {lease.lease for lease in ledger.leases(run.run) if lease.state is LeaseState.RELEASED}
+    if by and (done := [lease.lease for lease in held if lease.lease in gone]):
+        note_rescue(ledger, run.run, by, "released", leases=done)
     charged, run = ledger.settle(run.run), ledger.run(run.run)
     code = ExitCode(run.exit_code or 0) if released else ExitCode.RELEASE_PENDING
-    held = ledger.reservation(run.run)
-    usd = {"charged": str(charged), "reserved": str(held.amount_usd if held else charged)}
-    ledger.set_outcome(run.run, {
-        **(run.outcome or {}), "run": run.run, "state": str(run.state), "exit": int(code), "reason": run.reason,
-        "artifacts": [], "released": released, "usd": usd,
-    })  # fmt: skip
+    ledger.set_outcome(run.run, _told(home, ledger, run, code, charged, released=released))
     return code
+
+
+def end_unrecorded(home: Home, leases: list[Lease], clock: Clock) -> Iterator[str]:
+    """Have the machines of leases ended at their providers although the ledger cannot be written; says what it did.
+
+    Safe to repeat, before or after a release that is recorded: whatever is gone then is proven and charged there.
+    """
+    for lease in leases:
+        if lease.state is LeaseState.RELEASED:
+            continue
+        try:
+            provider = provider_named(lease.provider, home, clock, lease.via)
+            listed_by = parse_iso(lease.created_at) + timedelta(seconds=provider.traits.listing_lag_s)
+            machine = machine_of(lease) if lease.machine else None
+            proof, presence = end(machine, lease.label, provider, clock, not_before=listed_by)
+            yield f"{lease.label}: {', '.join(proof) or f'{presence.value}: not proven to be gone'}"
+        except Exception as error:  # noqa: BLE001  the other machines are ended all the same
+            yield f"{lease.label}: {in_words(error)}"
+
+
+def _ended(home: Home, ledger: Ledger, lease: Lease, clock: Clock) -> bool:
+    """Release one lease and charge it; whether nothing of it is left."""
+    try:
+        provider = provider_named(lease.provider, home, clock, lease.via)
+        ended = release(ledger, lease, provider, clock)
+        if ended.state is not LeaseState.RELEASED:
+            return False
+        charge(ledger, ended, provider)
+    except LedgerError:
+        raise  # nothing can be told without it
+    except Exception:  # noqa: BLE001  the other machines are released all the same, and this one is pending
+        say_all()
+        return False
+    return True
+
+
+def _told(home: Home, ledger: Ledger, run: Run, code: ExitCode, charged: Usd, *, released: bool) -> dict[str, Any]:
+    """What `run --json` prints: with all that the run's files still tell, where its plan can be read."""
+    run_dir = home.run_dir(run.run)
+    if can_read(run):
+        told = (run, plan_of(run.run, run.plan), run_dir, ledger)
+        try:
+            return write_reports(*told, code=code, charged=charged, released=released)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001  a run that is over must say so, whatever its files hold
+            say_all()
+            with suppress(OSError, ValueError):
+                warning = f"the report could not be written: {in_words(error)}"
+                return write_receipt_alone(*told, code=code, charged=charged, released=released, warning=warning)
+    held = ledger.reservation(run.run)
+    return {
+        **(run.outcome or {}), "run": run.run, "state": str(run.state), "exit": int(code), "reason": run.reason,
+        "artifacts": [], "released": released,
+        "usd": {"charged": str(charged), "reserved": str(held.amount_usd if held else charged)},
+    }  # fmt: skip

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.cli.output import Output
 from launcher.clock import Clock
-from launcher.errors import ExitCode
+from launcher.errors import ExitCode, LedgerError
 from launcher.home import Home
 from launcher.ledger import LeaseState, Ledger
 from launcher.runner.control import answer, answer_to, ask_to_stop, is_running, last_words, watching
+from launcher.sentinel.marks import is_guarded
 from launcher.viewer.state import STEP_WORDS, Progress, sparkline
 from recipes.contract import EVENTS, read_events
 
@@ -31,7 +32,7 @@ def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -
     view = _Live(out, run_id) if out.interactive else _Plain(out)
     watched = watching(run_dir) if out.interactive else nullcontext()
     with watched, _signals(run_dir, out) as ctrl_c, view.shown() as show:
-        for event in _events(run_dir, clock):
+        for event in _events(run_dir, clock, lambda: _is_told(ledger, run_id)):
             show(event)
             if out.interactive and event and event.get("kind") == "question" and answer_to(run_dir) is None:
                 view.ask(lambda event=event: _decide(run_dir, event, out))  # type: ignore[misc]
@@ -48,11 +49,23 @@ def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -
     return int(run.outcome.get("exit", run.exit_code or 0))
 
 
-def _events(run_dir: Path, clock: Clock) -> Iterator[dict[str, Any] | None]:
-    """New events as they come, None between; ends when the runner has ended and all was read."""
+def _is_told(ledger: Ledger, run_id: str) -> bool:
+    """Whether what came of a run is known. A ledger that cannot be read just now tells nothing."""
+    with suppress(LedgerError):
+        run = ledger.run(run_id)
+        return run.over and run.outcome is not None
+    return False
+
+
+def _events(run_dir: Path, clock: Clock, is_told: Callable[[], bool]) -> Iterator[dict[str, Any] | None]:
+    """New events as they come, None between; ends when all was read and nobody takes the run further.
+
+    A runner that died is no end while its sentinel lives: that starts another one, or releases.
+    """
     offset = 0
     while True:
-        alive = is_running(run_dir)  # asked before reading: what it wrote last is still read
+        # Asked before reading: what was written last is still read.
+        alive = is_running(run_dir) or (is_guarded(run_dir) and not is_told())
         for after, event in read_events(run_dir / EVENTS, offset):
             offset = after
             yield event

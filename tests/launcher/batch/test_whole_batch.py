@@ -318,7 +318,7 @@ def test_a_runner_that_dies_in_a_batch_is_taken_up_again(sweep: Sweep) -> None:
 def test_a_release_that_cannot_be_proven_is_the_worst_that_happened(sweep: Sweep) -> None:
     sweep.script(fractions=[0.5], refuse_release=100)
     sweep.file("", "jobs: [base.yaml]\n")
-    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
+    code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5", LAUNCHER_WITHOUT="sentinel")
     assert code == 6, err
     assert outcome["runs"][0]["exit"] == 6
     assert Decimal(outcome["usd"]["reserved"]) + Decimal(outcome["usd"]["charged"]) >= sweep.billed()

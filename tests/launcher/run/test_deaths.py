@@ -322,9 +322,10 @@ def test_a_recipe_deaf_to_sigterm_is_killed_in_the_end(
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: until(lambda: at_step(launcher, run, 3)) and ask_to_stop(
             launcher.home / "runs" / run, "collect"))  # fmt: skip
-        handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+        taken = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+        handlers = [signal.getsignal(signum) for signum in taken]
         code = run_here(str(launcher.home), run)
-        for signum, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
+        for signum, handler in zip(taken, handlers, strict=True):
             signal.signal(signum, handler)
     assert code == 130
     assert "nothing to keep" in over_and_clean(launcher, run)["reason"]

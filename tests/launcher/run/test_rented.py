@@ -227,7 +227,8 @@ def test_a_training_three_times_over_the_ceiling_ends_inside_it(ground: RentedGr
 
 
 def test_a_runner_that_is_killed_is_resumed_on_the_same_machine(ground: RentedGround) -> None:
-    process = ground.start("run", ground.job("vast", steps=100, step_s=0.1), *YES)
+    alone = {"LAUNCHER_WITHOUT": "sentinel"}
+    process = ground.start("run", ground.job("vast", steps=100, step_s=0.1), *YES, **alone)
     run = at(ground, process, 5)
     runner = json.loads((ground.launcher.home / "runs" / run / "runner.json").read_text())["pid"]
     os.kill(runner, signal.SIGKILL)

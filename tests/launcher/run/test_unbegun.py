@@ -60,7 +60,10 @@ def test_a_run_that_another_shell_was_refused_is_refused_here_too(paid: PaidGrou
         advance(ledger, run)
 
 
-def test_a_run_of_another_version_is_not_taken_further_but_can_be_released(paid: PaidGround) -> None:
+def test_a_run_of_another_version_is_not_taken_further_but_can_be_released(
+    paid: PaidGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAUNCHER_WITHOUT", "sentinel")  # it would release at once
     paid.script(fractions=[0.5])
     run = detached(paid, steps=5000, step_s=ENDLESS / 5000)
     runner = paid.launcher.home / "runs" / run / "runner.json"

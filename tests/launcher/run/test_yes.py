@@ -255,7 +255,10 @@ def test_data_that_changes_under_the_prompt_is_not_what_was_approved(paid: PaidG
     paid.assert_nothing_happened()
 
 
-def test_a_provider_that_refuses_release_is_loud_keeps_the_money_held_and_is_released_later(paid: PaidGround) -> None:
+def test_a_provider_that_refuses_release_is_loud_keeps_the_money_held_and_is_released_later(
+    paid: PaidGround, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAUNCHER_WITHOUT", "sentinel")  # it would go on releasing
     paid.script(refuse_release=1, fractions=[0.5])
     code, outcome, err = paid.run(
         "run", paid.job(), "--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5"

@@ -1,0 +1,1 @@
+"""A small process beside the runner that outlives it, and sees to it that everything of the run is released."""
