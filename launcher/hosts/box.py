@@ -6,6 +6,7 @@ setting and no secret is ever part of a command line or seen by a shell. Standar
 
 ROOT/.host/in/KEY/whole    what is being sent, before it has its name;  basis: what it replaces
 ROOT/.host/out/KEY/whole   a link to what is being fetched
+ROOT/steps/watchdog/heard  touched by each request: its watchdog hears that somebody of ours is there
 ROOT/steps/NAME/           a step, as recipes/supervise.py keeps it; asked.json: the last requests, so that one that
                            is repeated because its answer was lost is not done twice
 """
@@ -34,6 +35,8 @@ def serve(ask: Ask, supervisor: str) -> dict[str, Any]:
     """Do what is asked. What the machine says no to comes back as `error`: missing, or os with the reason."""
     verbs = {"read": read, "start": start, "status": status, "signal": signal, "running": running, "wipe": wipe,
              "prepare": prepare, "place": place, "lend": lend, "returned": returned}  # fmt: skip
+    with suppress(OSError):  # the machine's watchdog: somebody of ours is there
+        (Path(ask["root"]) / "steps" / "watchdog" / "heard").touch()
     try:
         return verbs[ask["verb"]](Path(ask["root"]), {**ask, "supervisor": supervisor})
     except FileNotFoundError as error:

@@ -42,6 +42,14 @@ def where(provider: str) -> str:
     return (f"{host}:{port}" if port else host) if host else f"{ENDPOINTS[provider][0]}, which is no address"
 
 
+def endpoint(provider: str) -> str:
+    """The address of a provider as one of its machines names it, by its own settings; empty where we know none."""
+    if provider not in ENDPOINTS:
+        return ""
+    variable, usual = ENDPOINTS[provider]
+    return f"${{{variable}:-{usual}}}"
+
+
 def _url(provider: str) -> str:
     variable, usual = ENDPOINTS[provider]
     return os.environ.get(variable) or usual

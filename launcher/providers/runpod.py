@@ -133,7 +133,7 @@ class RunPodProvider:
         call = Request("POST", "${RUNPOD_API_BASE_URL:-https://api.runpod.io}/graphql", body=json.dumps(body),
                        headers={"Content-Type": "application/json", "Authorization": "Bearer ${RUNPOD_API_KEY}",
                                 "User-Agent": "parakeet-launcher"})  # fmt: skip
-        watch(host, deadline, call, self._clock)
+        watch(host, deadline, call, self._clock, self.name)
         return ("box ends itself (its own key; that RunPod grants it this is documented, not verified)",
                 "reaper (CI or timer)")  # fmt: skip
 

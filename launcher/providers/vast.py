@@ -158,7 +158,7 @@ class VastProvider:
         call = Request("DELETE", "${VAST_URL:-https://console.vast.ai}/api/v0/instances/${CONTAINER_ID}/",
                        headers={"Authorization": "Bearer ${CONTAINER_API_KEY}", "Content-Type": "application/json",
                                 "User-Agent": "parakeet-launcher"}, body="{}")  # fmt: skip
-        watch(host, deadline, call, self._clock)
+        watch(host, deadline, call, self._clock, self.name)
         return ("box timer stops all work (that the box's own key may also end it is unverified)",
                 "reaper (CI or timer)")  # fmt: skip
 

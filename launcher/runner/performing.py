@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from launcher import bundle
-from launcher.clock import Clock
+from launcher.clock import Clock, parse_iso
 from launcher.errors import ExitCode
 from launcher.failpoints import effect
 from launcher.hosts.base import Host, StepStatus
 from launcher.ledger import Ledger, RunState
+from launcher.providers.release import machine_of
 from launcher.runner.boarding import Aboard
 from launcher.runner.collect import collect, list_again
 from launcher.runner.ending import KILLED, OUT_OF_MEMORY, TERMINATED, Ending, exit_in_words, failed, plain
@@ -70,6 +71,7 @@ class Performing:
             if status.state == "absent" or self._goes_on(step, status, why, tried=killed or asked is not None):
                 if status.state != "absent":
                     restarts += 1
+                    self._arm_again()
                     if restarts > MOST_RESTARTS:
                         raise failed(f"{step.name} died {restarts} times without a word: {OUT_OF_MEMORY}")
                     self._mirror.say(
@@ -99,6 +101,11 @@ class Performing:
                 killed = True
             self._keeping.look(step.name, out)
             self._clock.sleep(POLL_THERE_S if is_rented(host) else POLL_S)
+
+    def _arm_again(self) -> None:
+        """What took a step without a word (a reboot, a full memory) may have taken the machine's own end, too."""
+        lease = self._aboard.lease
+        self._aboard.provider.arm(machine_of(lease), self._host, parse_iso(lease.deadline))
 
     def _goes_on(self, step: Step, status: StepStatus, why: str | None, *, tried: bool) -> bool:
         """Whether a step that died is started again: to go on, or, when it should stop, to save its checkpoint."""

@@ -216,7 +216,7 @@ class BrevProvider:
 
     def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
         """Start the box timer: at the deadline all work there ends and is wiped. It cannot end the instance."""
-        watch(host, deadline, None, self._clock)
+        watch(host, deadline, None, self._clock, self.name)
         return ("box timer stops all work",)
 
     def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
