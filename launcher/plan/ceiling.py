@@ -74,7 +74,7 @@ def worst_case(offer: Offer, guess: Estimate, traits: Traits) -> tuple[Usd, str]
     if offer.usd_per_hour == ZERO:
         return ZERO, "this machine is yours: nothing can be charged"
     month, day = idle_usd(offer, guess, HOURS_OF_A_MONTH), idle_usd(offer, guess, 24)
-    end = (
+    end = traits.at_zero or (
         f"only your prepaid balance at {offer.provider} would end it" if traits.prepaid
         else f"nothing at {offer.provider} would end it"
     )  # fmt: skip

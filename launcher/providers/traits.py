@@ -27,6 +27,7 @@ class Traits:
     delete_s: float = 0.0  # how long an accepted delete may take until the machine is gone
     apart_s: float = 0.2  # between the two absences of a proof
     billing_step_s: int = 1  # begun steps are billed in full
+    at_zero: str = ""  # what an empty balance does there, in words
 
 
 LOCAL = Traits(
@@ -49,16 +50,21 @@ _TRAITS = {
         "marketplace", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
         console="https://cloud.vast.ai/instances/", released_by=("reaper (CI or timer)", "box timer stops all work"),
         listing_lag_s=30.0, delete_s=120.0, apart_s=2.0,
+        # vast.ai/docs/console/billing, "Negative Balances": stopped, not destroyed; the disk is billed below zero.
+        at_zero="an empty balance ends the GPU, not the disk, which Vast goes on charging to a saved card",
     ),
     "runpod": Traits(
         "secure", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
         console="https://console.runpod.io/pods", released_by=("reaper (CI or timer)", "box ends itself"),
         listing_lag_s=30.0, delete_s=120.0, apart_s=2.0,
+        # docs.runpod.io/accounts-billing/billing, "Low balance behavior" and "Auto-pay".
+        at_zero="only an empty balance would end it, and auto-pay, where it is on, fills it again",
     ),
     "brev": Traits(
         "secure", 900.0, proves_release=True, account_keys_on_host=False, prepaid=True, many_nodes=False,
         console="https://console.brev.dev/", released_by=("reaper (CI or timer)", "box timer stops all work"),
         listing_lag_s=30.0, delete_s=600.0, apart_s=2.0, billing_step_s=60,
+        at_zero="what an empty balance ends at Brev is not documented",
     ),
 }  # fmt: skip
 

@@ -75,6 +75,13 @@ def test_without_colour_there_is_no_escape_and_with_it_the_words_are_the_same(
     assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == bare
 
 
+def test_the_worst_case_promises_no_end_that_the_provider_does_not(folder: Path, prepared: Prepared) -> None:
+    words = {name: plan_of(job_of(folder), prepared, [offer(name)]).worst_case for name in ("vast", "runpod", "brev")}
+    assert "not the disk, which Vast goes on charging" in words["vast"]
+    assert "auto-pay" in words["runpod"]
+    assert "not documented" in words["brev"]
+
+
 def test_a_free_plan_says_so_and_speaks_of_no_ceiling(folder: Path, prepared: Prepared) -> None:
     gpu = LOCAL_CPU.model_copy(update={"gpu": "RTX 4090", "count": 1, "vram_gb": 24.0})
     text = shown(plan_of(job_of(folder), prepared, [gpu, offer()]), prepared, 80)
