@@ -13,7 +13,7 @@ help:
 	@echo "make test    lint, then all tests (TESTS='tests/launcher -k plan' for some, WORKERS=1 for less memory)"
 	@echo "make test-nemo27   models restore in NeMo 2.7.3, too (builds .venv-nemo27)"
 	@echo "make test-ledger   64 processes x 50 rounds against one cap, on SQLite and PostgreSQL, killed at random"
-	@echo "make faults  kill the runner at every failpoint on a simulated cloud (as root; an hour or more; CASES='runpod resume 0:40')"
+	@echo "make faults  kill us at every failpoint on a simulated cloud (as root; hours; CASES='runpod resume 0:40')"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
 	@echo "make clean   remove both environments and the caches"
@@ -49,10 +49,12 @@ test-ledger: env
 	LAUNCHER_TEST_STORM=64x50 LAUNCHER_TEST_EXAMPLES=200 $(VENV)/python -m pytest -s \
 	  tests/launcher/ledger/test_storm.py tests/launcher/ledger/test_states_of_money.py
 
-# Every death at every provider, and each effect of a whole run named; results in bench/results/faults.md.
+# Each effect of a whole run named, a death at every one of them at every provider, 200 random schedules (SCHEDULES=20
+# for fewer); results in bench/results/faults.md.
 faults: env
 	LAUNCHER_FAULTS=all $(VENV)/python -m pytest tests/faults/test_every_effect_is_named.py
 	$(VENV)/python -m tests.faults $(CASES)
+	LAUNCHER_FAULTS_SCHEDULES=$(or $(SCHEDULES),200) $(VENV)/python -m pytest tests/faults/test_schedules.py
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done

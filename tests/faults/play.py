@@ -129,8 +129,9 @@ def _is_over(copy: Copy) -> bool:
 
 
 def _wait_for_deadline(copy: Copy) -> None:
-    leases = [lease for lease in copy.leases() if lease.state is not LeaseState.RELEASED]
-    if leases:
+    held = copy.ledger.reservation(copy.run)
+    leases = copy.leases()
+    if leases and held is not None and not held.settled_at:
         ends = max(parse_iso(lease.deadline) for lease in leases)
         time.sleep(max(0.0, (ends - datetime.now(UTC)).total_seconds() + 0.5))
 
