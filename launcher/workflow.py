@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -266,24 +266,33 @@ def describe_move(before: Plan, now: Plan) -> str:
     return "; ".join(moved)
 
 
+@dataclass(frozen=True)
+class Follower:
+    """A job of a batch that is to have another one's machine: its plan there, its approval, its place."""
+
+    plan: Plan
+    approval: Approval
+    item: int
+
+
 def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock, approval: Approval, *,
-          batch: str | None = None, item: int | None = None) -> tuple[Run, bool]:  # fmt: skip
+          batch: str | None = None, item: int | None = None,
+          then: Sequence[Follower] = ()) -> tuple[Run, bool]:  # fmt: skip
     """Record the approval, reserve the ceiling, start the runner; (run, whether it is new).
 
     A double launch finds the first run. Raises RefusedError when the approval does not cover the plan, or a cap has
-    no room any more: then the run is refused, and nothing stays reserved.
+    no room any more: then the run is refused, and nothing stays reserved. `then`: runs that are planned with it and
+    get its machine when it is done.
     """
     plan = planned.plan
     if not approval.covers(plan):
         raise RefusedError("this plan costs more than anybody has approved", fix="Type YES at a terminal.")
     refuse_pending(ledger, plan)
     recipe_python()  # what would keep every step from starting is said before there is a run
-    held = plan.model_dump(mode="json")
-    given = {
-        "how": approval.how, "ceiling_usd": approval.ceiling_usd, "digest": approval.digest,
-        "allowed": approval.allowed.model_dump(mode="json"),
-    }  # fmt: skip
-    run, new = ledger.create_run(plan.run_key, held, plan.digest, approval=given, batch=batch, item=item)
+    run, new = _write_down(ledger, plan, approval, batch, item)
+    if new and then:
+        written = [_write_down(ledger, each.plan, each.approval, batch, each.item) for each in then]
+        ledger.follow(run.run, [follower.run for follower, unknown in written if unknown])
     try:
         begin(home, ledger, run, clock)
     except KeyboardInterrupt:  # nobody watches it yet: nobody else could stop it
@@ -292,6 +301,16 @@ def start(planned: Planned, home: Home, ledger: Ledger, clock: Clock, approval: 
             begin(home, ledger, run, clock)
         raise
     return ledger.run(run.run), new
+
+
+def _write_down(ledger: Ledger, plan: Plan, approval: Approval, batch: str | None,
+                item: int | None) -> tuple[Run, bool]:  # fmt: skip
+    given = {
+        "how": approval.how, "ceiling_usd": approval.ceiling_usd, "digest": approval.digest,
+        "allowed": approval.allowed.model_dump(mode="json"),
+    }  # fmt: skip
+    held = plan.model_dump(mode="json")
+    return ledger.create_run(plan.run_key, held, plan.digest, approval=given, batch=batch, item=item)
 
 
 def begin(home: Home, ledger: Ledger, run: Run, clock: Clock) -> None:

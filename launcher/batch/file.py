@@ -50,6 +50,7 @@ class BatchFile(_Part):
     name: str = Field("", max_length=60, description="part of what makes it this batch: change it to run again")
     budget: str | None = Field(None, description="a name in budgets.yaml for the whole batch; absent: the jobs' own")
     total_usd: Usd | None = Field(None, description="most the whole batch may cost, across midnight too")
+    pack: bool = Field(True, description="let jobs share a machine, one after another, where that is cheaper")
     concurrency: int | None = Field(None, ge=1, description="runs at the same time")
     wait_hours: Annotated[float, Field(ge=0, le=744, description="longest it waits with nothing running")] = 24.0
     jobs: list[Listed] = Field(default_factory=list, description="job files")

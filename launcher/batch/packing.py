@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from launcher.money import ZERO, Usd
 from launcher.plan import Plan
 
-#: Phases of an estimate that a second job on the same machine does not go through again.
-SHARED_PHASES = ("provision", "image", "model")
-
 
 @dataclass(frozen=True)
 class Option:
@@ -35,7 +32,7 @@ class Packable:
     index: int
     needs: Hashable  # recipe, image, base, method, nodes
     usd: Usd
-    options: Mapping[str, Option]  # by offer
+    options: Mapping[tuple[str, str], Option]  # by offer: provider, offer id
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class Pack:
     """Jobs that would be cheaper one after another on one machine. `hours_p90` is how long that takes."""
 
     where: str
+    offer: tuple[str, str]  # provider, offer id
     indexes: tuple[int, ...]
     usd: Usd
     separate_usd: Usd
@@ -56,7 +54,7 @@ class Pack:
     def as_json(self) -> dict[str, object]:
         """For the plan of a batch."""
         return {
-            "where": self.where, "jobs": list(self.indexes), "usd_p50": str(self.usd),
+            "where": self.where, "offer": list(self.offer), "jobs": list(self.indexes), "usd_p50": str(self.usd),
             "separate_usd_p50": str(self.separate_usd), "saves_usd": str(self.saves_usd),
             "hours_p90": round(self.hours_p90, 4),
         }  # fmt: skip
@@ -70,10 +68,9 @@ def packable(index: int, plan: Plan, nodes: int = 1) -> Packable:
     for candidate in plan.candidates:
         offer, guess = candidate.offer, candidate.estimate
         if candidate.fits:
-            setup_s = sum(guess.phases.get(name, 0.0) for name in SHARED_PHASES)
             words = f"{offer.provider} {offer.gpu}" + (f" × {offer.count}" if offer.count > 1 else "")
-            options[f"{offer.provider}/{offer.offer_id}"] = Option(
-                words, offer.usd_per_hour, candidate.usd_p50, setup_s, guess.seconds_p90
+            options[offer.provider, offer.offer_id] = Option(
+                words, offer.usd_per_hour, candidate.usd_p50, candidate.set_up_s, guess.seconds_p90
             )
     return Packable(index, needs, plan.choice.usd_p50, options)
 
@@ -92,7 +89,7 @@ def pack(jobs: Sequence[Packable], max_hours: float) -> list[Pack]:
 
 
 def _best(jobs: Sequence[Packable], max_hours: float) -> Pack | None:
-    groups: dict[tuple[Hashable, str], list[Packable]] = {}
+    groups: dict[tuple[Hashable, tuple[str, str]], list[Packable]] = {}
     for job in jobs:
         for offer in job.options:
             groups.setdefault((job.needs, offer), []).append(job)
@@ -100,7 +97,7 @@ def _best(jobs: Sequence[Packable], max_hours: float) -> Pack | None:
     return max(found, key=lambda each: (each.saves_usd, len(each.indexes)), default=None)
 
 
-def _on(offer: str, group: Sequence[Packable], max_hours: float) -> Pack | None:
+def _on(offer: tuple[str, str], group: Sequence[Packable], max_hours: float) -> Pack | None:
     """The best pack of these jobs on one offer; None when nothing is saved."""
     setup_s = max(job.options[offer].setup_s for job in group)
     setup_usd = max(job.options[offer].setup_usd for job in group)
@@ -120,4 +117,4 @@ def _on(offer: str, group: Sequence[Packable], max_hours: float) -> Pack | None:
     if len(chosen) < 2 or usd >= separate:
         return None
     indexes = tuple(sorted(job.index for job in chosen))
-    return Pack(chosen[0].options[offer].where, indexes, usd, separate, seconds / 3600)
+    return Pack(chosen[0].options[offer].where, offer, indexes, usd, separate, seconds / 3600)

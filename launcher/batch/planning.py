@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.batch.file import Batch, Item
 from launcher.batch.packing import Pack, pack, packable
+from launcher.batch.terms import Packed
 from launcher.budgets import Budget, choose_budget, find_budgets, load_budgets
 from launcher.clock import Clock
 from launcher.errors import BadInputError, RefusedError
@@ -16,7 +17,7 @@ from launcher.home import Home
 from launcher.ledger import Caps
 from launcher.money import ZERO, Usd
 from launcher.offers import Market
-from launcher.plan import Wishes
+from launcher.plan import Allowed, Plan, Wishes
 from launcher.workflow import Planned, plan_job, refuse_unrentable
 
 
@@ -64,9 +65,27 @@ class Outlook:
     def allowed(self) -> dict[str, dict[str, object]]:
         """By job: whom an approval lets it rent from, at which rate."""
         return {
-            str(each.item.index): each.planned.plan.allowed.model_dump(mode="json")
+            str(each.item.index): self._allowed(each.item.index, each.planned.plan).model_dump(mode="json")
             for each in self.prospects if each.planned is not None
         }  # fmt: skip
+
+    @property
+    def packed(self) -> list[Packed]:
+        """The packs, as they are approved."""
+        return [Packed(each.offer, each.indexes) for each in self.packs]
+
+    def _allowed(self, item: int, plan: Plan) -> Allowed:
+        """What the plan allows, and the machine that the job is to share."""
+        offer = next((each.offer for each in self.packs if item in each.indexes), None)
+        shared = next((c for c in plan.candidates if (c.offer.provider, c.offer.offer_id) == offer), None)
+        allowed = plan.allowed
+        if shared is None:
+            return allowed
+        return allowed.model_copy(update={
+            "providers": tuple(sorted({*allowed.providers, shared.offer.provider})),
+            "trust": tuple(sorted({*allowed.trust, shared.offer.trust})),
+            "max_usd_per_hour": max(allowed.max_usd_per_hour, shared.ceiling.max_usd_per_hour),
+        })  # fmt: skip
 
 
 def look_ahead(batch: Batch, home: Home, clock: Clock, wishes: Wishes) -> Outlook:
@@ -99,10 +118,11 @@ def look_ahead(batch: Batch, home: Home, clock: Clock, wishes: Wishes) -> Outloo
         packable(each.item.index, each.planned.plan, each.item.job.resources.nodes)
         for each in prospects if each.planned is not None
     ]  # fmt: skip
+    packs = tuple(pack(jobs, budget.max_hours)) if batch.file.pack else ()
     ceilings = sum((each.planned.plan.ceiling_usd for each in prospects if each.planned), ZERO)
     asked = batch.file.total_usd or Usd(min(ceilings, budget.per_month_usd))
     amount = ZERO if ceilings == ZERO else asked
-    return Outlook(tuple(prospects), tuple(pack(jobs, budget.max_hours)), name, budget, caps, amount)
+    return Outlook(tuple(prospects), packs, name, budget, caps, amount)
 
 
 def budget_of(batch: Batch, home: Home) -> tuple[str, Budget, Caps]:

@@ -7,17 +7,19 @@ so, before anything was created; such runs are no attempt, and the job is tried 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from launcher.approval import Approval
 from launcher.batch.file import Batch, Item, has_data_of
 from launcher.batch.money import Deferral, Standing, deferral_of, standing
+from launcher.batch.sharing import share
 from launcher.batch.summary import some
-from launcher.batch.terms import meet, met_runs
+from launcher.batch.terms import Covered, meet, met_runs
 from launcher.budgets import FILE_NAME as BUDGETS
 from launcher.clock import Clock
 from launcher.errors import BadInputError, ExitCode, LedgerError, RefusedError, StateError
@@ -25,10 +27,10 @@ from launcher.home import Home
 from launcher.ledger import Batch as Approved
 from launcher.ledger import Caps, Ledger, Run, RunState
 from launcher.money import ZERO, Usd
-from launcher.plan import Allowed, Plan, Wishes, plan_of
+from launcher.plan import Plan, Wishes, plan_of
 from launcher.reaper import reap_quietly
 from launcher.runner.control import ask_to_stop, is_running
-from launcher.workflow import Planned, begin, is_finished, plan_job, start
+from launcher.workflow import Follower, Planned, begin, is_finished, plan_job, start
 
 POLL_S = 0.5
 REAP_S = 60.0
@@ -40,13 +42,12 @@ Ending = Literal["over", "waiting", "stopped", "left"]
 
 @dataclass(frozen=True)
 class Terms:
-    """An approved batch: its amount, and by job whom it may be rented from, or why it was refused before the YES."""
+    """An approved batch: its amount, and what the YES covers."""
 
     batch: Batch
     approved: Approved
     caps: Caps
-    allowed: dict[int, Allowed]
-    refused: dict[int, str]
+    covered: Covered
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Scheduler:
     def __init__(self, terms: Terms, home: Home, ledger: Ledger, clock: Clock, wishes: Wishes,
                  say: Callable[[str], None]) -> None:  # fmt: skip
         self._batch, self._approved, self._caps = terms.batch, terms.approved, terms.caps
-        self._allowed, self.refused = terms.allowed, dict(terms.refused)
+        self._covered, self.refused = terms.covered, dict(terms.covered.refused)
         self._home, self._ledger, self._clock, self._wishes, self._say = home, ledger, clock, wishes, say
         self.standstills: dict[int, Standstill] = {}
         self._seen = Seen()
@@ -89,8 +90,9 @@ class Scheduler:
         stopping = False
         while True:
             runs = self.runs()
-            live = [run for run in runs.values() if self._tend(run)]
-            wish = asked(self._line(live, runs))
+            queued = [run for run in runs.values() if self._waits_for_machine(run)]
+            live = [run for run in runs.values() if run not in queued and self._tend(run)]
+            wish = asked(self._line(live, queued, runs))
             if wish == "leave":
                 return "left"
             if wish is not None:
@@ -104,7 +106,7 @@ class Scheduler:
                 return "stopped"
             if live:
                 self._quiet_since = self._clock.now()
-            elif not waiting:
+            elif not (waiting or queued):
                 return "over"
             elif self._freed():
                 continue
@@ -139,6 +141,15 @@ class Scheduler:
         return run.batch == self._approved.batch
 
     # -- runs that there are ------------------------------------------------------------------------------
+
+    def _waits_for_machine(self, run: Run) -> bool:
+        """Whether a run is to have another one's machine; it is no run any more where that one ended without it."""
+        leader = self._ledger.waits_for(run) if self._is_ours(run) else None
+        if leader is None or is_running(self._home.run_dir(run.run)):
+            return False
+        if leader.over:
+            self._ledger.abandon(run.run, f"the machine of run {leader.run} was not to be had: tried on its own")
+        return True
 
     def _tend(self, run: Run) -> bool:
         """Whether a run still holds its place; a runner that died is started again."""
@@ -214,6 +225,7 @@ class Scheduler:
             approval = self._approval(item.index)
             if approval is None or not approval.covers(planned.plan):
                 return Deferral(_outside(planned, approval))
+            planned, then = self._shared(item, planned, left)
             why_not = self._no_room(planned.plan, live)
             if why_not is not None:
                 return why_not
@@ -221,7 +233,7 @@ class Scheduler:
                 return None
             run, new = start(
                 planned, self._home, self._ledger, self._clock, approval,
-                batch=self._approved.batch, item=item.index,
+                batch=self._approved.batch, item=item.index, then=then,
             )  # fmt: skip
         except RefusedError as error:
             deferral = self._what_of_batch(item, error, live) or deferral_of(error, self._ledger, self._caps)
@@ -241,7 +253,42 @@ class Scheduler:
             offer = planned.plan.choice.offer
             where = "this machine" if offer.provider == "local" else f"{offer.provider} {offer.gpu}"
             self._say(f"{item.name}: run {run.run} started on {where}, at most ${planned.plan.ceiling_usd}")
+            if then:
+                names = some([self._batch.items[each.item].name for each in then])
+                self._say(f"{names}: to follow on the same machine, out of the same ${planned.plan.ceiling_usd}")
         return None
+
+    def _shared(self, item: Item, planned: Planned, left: Usd | None) -> tuple[Planned, list[Follower]]:
+        """The plan of a job that shares its machine, with the jobs to follow there; else the plan as it is, and none.
+
+        Jobs share one only where they were approved so, the offer is still to be had, and all of it fits the money.
+        """
+        pack = next((each for each in self._covered.packed if item.index in each.items), None)
+        if pack is None or planned.plan.is_free:
+            return planned, []
+        runs = self.runs()
+        waiting = [each for each in self._waiting(runs) if each.index in pack.items and each is not item]
+
+        def plan_on(most_usd: Usd | None, each: Item, offer: tuple[str, str],
+                    after_s: Mapping[tuple[str, str], float]) -> Planned:  # fmt: skip
+            if not has_data_of(each):
+                raise BadInputError("its data changed since the batch was approved.")
+            approval = self._approval(each.index)
+            wishes = replace(self._wishes, within=self._covered.allowed.get(each.index), keep=offer, after_s=after_s)
+            found = plan_job(each.job, self._home, self._clock, wishes, most_usd=most_usd, unspent=most_usd is None,
+                             market=planned.market)  # fmt: skip
+            if approval is None or not approval.covers(found.plan):
+                raise RefusedError("outside what was approved.")
+            return found
+
+        shared = share(item, waiting, pack.offer, partial(plan_on, left), partial(plan_on, None))
+        if shared is None or self._no_room(shared.first.plan, []) is not None:
+            return planned, []
+        then = [
+            Follower(plan, approval, each.index)
+            for each, plan in shared.then if (approval := self._approval(each.index)) is not None
+        ]  # fmt: skip
+        return shared.first, then
 
     def _no_room(self, plan: Plan, live: list[Run]) -> Deferral | None:
         """Why a plan that fits the money has to wait all the same."""
@@ -257,7 +304,7 @@ class Scheduler:
 
     def _plan(self, item: Item, left: Usd | None) -> Planned:
         """The job's plan inside its approval, at prices asked for just now where it costs money."""
-        allowed = self._allowed.get(item.index)
+        allowed = self._covered.allowed.get(item.index)
         wishes = replace(self._wishes, within=allowed)
         planned = plan_job(item.job, self._home, self._clock, wishes, most_usd=left)
         if planned.plan.is_free:
@@ -266,7 +313,7 @@ class Scheduler:
 
     def _approval(self, index: int) -> Approval | None:
         """The batch's approval as it holds for one job: its amount, and whom this job may be rented from."""
-        allowed = self._allowed.get(index)
+        allowed = self._covered.allowed.get(index)
         if allowed is None:
             return None
         how, amount = self._approved.how, self._approved.amount_usd
@@ -339,9 +386,9 @@ class Scheduler:
         left = self._ledger.remaining(self._caps)
         return (self.standing(), tuple(left.values()), tuple(self._ledger.holders(self._caps.budget)))
 
-    def _line(self, live: list[Run], runs: dict[int, Run]) -> str:
-        stands, done = self.standing(), len(runs) - len(live)
-        waits = len(self._waiting(runs))
+    def _line(self, live: list[Run], queued: list[Run], runs: dict[int, Run]) -> str:
+        stands, done = self.standing(), len(runs) - len(live) - len(queued)
+        waits = len(self._waiting(runs)) + len(queued)
         money = f"${stands.charged} charged + ${stands.reserved} reserved of ${stands.amount}"
         return f"{len(live)} running · {done} ended · {waits} waiting · {money}"
 

@@ -38,11 +38,11 @@ def show_outlook(batch: Batch, outlook: Outlook, out: Output) -> None:
             out.say(f"Refused  {each.item.index + 1} {each.item.name}: {each.why}", style="yellow")
     for pack in outlook.packs:
         jobs = _numbers(pack.indexes)
-        out.say(f"Packed   jobs {jobs} on one {pack.where} would save ${pack.saves_usd}: ${pack.usd} instead of "
-                f"${pack.separate_usd}, {pack.hours_p90:.1f} h one after another")  # fmt: skip
+        out.say(f"Packed   jobs {jobs} on one {pack.where} save ${pack.saves_usd}: ${pack.usd} instead of "
+                f"${pack.separate_usd} expected, {pack.hours_p90:.1f} h one after another")  # fmt: skip
     if outlook.packs:
-        out.say("         Priced only: this version gives every job a machine of its own, and the sums above are for "
-                "that.")  # fmt: skip
+        out.say("         The sums above are of jobs alone: a job gets a machine of its own where the shared one is "
+                "not to be had.")  # fmt: skip
     _say_money(batch, outlook, out)
 
 

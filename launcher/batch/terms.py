@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from launcher.ledger import Batch, Ledger
@@ -11,21 +12,40 @@ from launcher.plan import Allowed
 TERMS, MET = "batch.terms", "batch.met"
 
 
-def keep_terms(ledger: Ledger, batch_id: str, allowed: Mapping[str, Any], refused: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Packed:
+    """Jobs that are to share one machine, one after another: the offer (provider, id) and their places."""
+
+    offer: tuple[str, str]
+    items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What a YES covers, by job: whom it may be rented from, why it was refused before, who shares a machine."""
+
+    allowed: dict[int, Allowed]
+    refused: dict[int, str]
+    packed: tuple[Packed, ...] = ()
+
+
+def keep_terms(ledger: Ledger, batch_id: str, allowed: Mapping[str, Any], refused: Mapping[str, str],
+               packed: Sequence[Packed] = ()) -> None:  # fmt: skip
     """Write down, right after the YES, what it covers."""
-    ledger.journal(TERMS, {"allowed": dict(allowed), "refused": dict(refused)}, run=batch_id)
+    together = [{"offer": list(each.offer), "items": list(each.items)} for each in packed]
+    ledger.journal(TERMS, {"allowed": dict(allowed), "refused": dict(refused), "packed": together}, run=batch_id)
 
 
-def terms(ledger: Ledger, batch_id: str) -> tuple[dict[int, Allowed], dict[int, str]] | None:
-    """By job: whom it may be rented from; and the jobs that were refused before the YES, with the reason.
-
-    None when the launcher was killed between the YES and this: nothing was started then.
-    """
+def terms(ledger: Ledger, batch_id: str) -> Covered | None:
+    """What was written down; None when the launcher was killed between the YES and that: nothing was started then."""
     held = next((event["facts"] for event in ledger.events(batch_id) if event["kind"] == TERMS), None)
     if held is None:
         return None
-    allowed = {int(item): Allowed.model_validate(value) for item, value in held["allowed"].items()}
-    return allowed, {int(item): why for item, why in held["refused"].items()}
+    return Covered(
+        {int(item): Allowed.model_validate(value) for item, value in held["allowed"].items()},
+        {int(item): why for item, why in held["refused"].items()},
+        tuple(Packed((each["offer"][0], each["offer"][1]), tuple(each["items"])) for each in held.get("packed", [])),
+    )
 
 
 def meet(ledger: Ledger, batch_id: str, item: int, run: str) -> None:

@@ -16,7 +16,7 @@ from launcher.batch.scheduler import Scheduler, Terms
 from launcher.batch.show import show_outlook
 from launcher.batch.summary import Row, plain, reasons, table
 from launcher.batch.telling import outcome_of, rows_of, sum_line, write_summary
-from launcher.batch.terms import find_batch, keep_terms, terms
+from launcher.batch.terms import Covered, find_batch, keep_terms, terms
 from launcher.batch.watching import Watch
 from launcher.cli.output import Output
 from launcher.clock import Clock
@@ -26,11 +26,9 @@ from launcher.ledger import Batch as Approved
 from launcher.ledger import Ledger
 from launcher.money import ZERO, Usd
 from launcher.notify import notify, unset
-from launcher.plan import Allowed, Wishes
+from launcher.plan import Wishes
 from launcher.reaper.behind import reap_behind
 from recipes.supervise import take
-
-Ready = tuple[dict[int, Allowed], dict[int, str]]  # by job: whom it may be rented from; why it was refused
 
 
 def run_batch(file: Path, home: Home, clock: Clock, wishes: Wishes, consent: Consent, out: Output) -> int:
@@ -53,7 +51,7 @@ def run_batch(file: Path, home: Home, clock: Clock, wishes: Wishes, consent: Con
             if goes_on:
                 out.say(f"Batch {held.batch} goes on: {held.how} on {held.at[:16].replace('T', ' ')} UTC, "
                         f"at most ${held.amount_usd}")  # fmt: skip
-            terms_now = Terms(batch, held, budget_of(batch, home)[2], *ready)
+            terms_now = Terms(batch, held, budget_of(batch, home)[2], ready)
             scheduler = Scheduler(terms_now, home, ledger, clock, wishes, watch.say)
             ending = scheduler.go_on(watch.asked)
         rows = rows_of(batch, scheduler, ledger)
@@ -76,7 +74,7 @@ def run_batch(file: Path, home: Home, clock: Clock, wishes: Wishes, consent: Con
 
 
 def _approved(batch: Batch, held: Approved | None, home: Home, ledger: Ledger, clock: Clock, wishes: Wishes,
-              consent: Consent, out: Output) -> tuple[Approved, Ready]:  # fmt: skip
+              consent: Consent, out: Output) -> tuple[Approved, Covered]:  # fmt: skip
     """Plan, show, get the YES, and write down what it covers. Reserves nothing; rents nothing."""
     outlook = look_ahead(batch, home, clock, wishes)
     if consent.given and batch.file.total_usd is None and consent.max_cost is not None:
@@ -97,7 +95,7 @@ def _approved(batch: Batch, held: Approved | None, home: Home, ledger: Ledger, c
     if held is not None:  # a launcher was killed between an earlier YES and its terms: that one covers nothing
         ledger.close_batch(held.batch, {})
     held, _ = ledger.create_batch(batch.key, outlook.amount, how, outlook.digest, str(batch.path))
-    keep_terms(ledger, held.batch, outlook.allowed, refused)
+    keep_terms(ledger, held.batch, outlook.allowed, refused, outlook.packed)
     ready = terms(ledger, held.batch)
     assert ready is not None
     return held, ready

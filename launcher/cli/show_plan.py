@@ -210,8 +210,9 @@ def _terms(plan: Plan) -> list[tuple[str, str]]:
     ) if amount]  # fmt: skip
     terms.append(("At most", f"{cents(ceiling.usd)}: {', '.join(parts)}"))
     spans = [f"{span_words(seconds, seconds)} {name}" for seconds, name in (
-        (ceiling.provision_s, "to answer"), (ceiling.run_s, "to run"), (ceiling.collect_s, "to collect")
-    )]  # fmt: skip
+        (ceiling.provision_s, "to answer"), (ceiling.run_s, "to run"), (ceiling.after_s, "for the jobs to follow"),
+        (ceiling.collect_s, "to collect"),
+    ) if seconds]  # fmt: skip
     release = span_words(ceiling.teardown_s, ceiling.teardown_s)
     words = f"{ceiling.deadline_h:.1f} h after it is rented: {', '.join(spans)}; then {release} to release"
     terms.append(("Deadline", words))

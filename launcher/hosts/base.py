@@ -74,6 +74,13 @@ class Host(Protocol):
         """The steps that still run there, by name."""
         ...
 
+    def clear(self, steps: Sequence[str]) -> None:
+        """Remove these steps, what they made (`out`) and their `specs`: another run begins. What was sent stays.
+
+        Raises HostError where one of them still runs.
+        """
+        ...
+
     def wipe(self) -> None:
         """Remove all that was sent and made there; steps are ended before, not by this."""
         ...

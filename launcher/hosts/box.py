@@ -34,7 +34,7 @@ Ask = dict[str, Any]
 def serve(ask: Ask, supervisor: str) -> dict[str, Any]:
     """Do what is asked. What the machine says no to comes back as `error`: missing, or os with the reason."""
     verbs = {"read": read, "start": start, "status": status, "signal": signal, "running": running, "wipe": wipe,
-             "prepare": prepare, "place": place, "lend": lend, "returned": returned}  # fmt: skip
+             "clear": clear, "prepare": prepare, "place": place, "lend": lend, "returned": returned}  # fmt: skip
     with suppress(OSError):  # the machine's watchdog: somebody of ours is there
         (Path(ask["root"]) / "steps" / "watchdog" / "heard").touch()
     try:
@@ -103,6 +103,16 @@ def running(root: Path, _ask: Ask) -> dict[str, Any]:
     folder = root / "steps"
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     return {"steps": [name for name in names if supervise.status(folder / name)[0] == "running"]}
+
+
+def clear(root: Path, ask: Ask) -> dict[str, Any]:
+    """Remove steps that are over, what they made and their specs."""
+    held = [name for name in ask["steps"] if supervise.status(_step_dir(root, name))[0] == "running"]
+    if held:
+        raise OSError(f"{', '.join(held)} still runs here")
+    for path in (*(_step_dir(root, name) for name in ask["steps"]), root / "out", root / "specs"):
+        _remove(path)
+    return {}
 
 
 def wipe(root: Path, _ask: Ask) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launcher.clock import Clock
 from launcher.failpoints import effect
-from launcher.hosts.base import StepStatus
+from launcher.hosts.base import HostError, StepStatus
 from recipes import supervise
 
 
@@ -103,6 +103,14 @@ class LocalHost:
         folder = self.root / "steps"
         names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         return [name for name in names if self.status(name).state == "running"]
+
+    @effect("host.clear")
+    def clear(self, steps: Sequence[str]) -> None:
+        """Remove these steps, what they made and their specs."""
+        if running := set(steps) & set(self.running_steps()):
+            raise HostError(f"{', '.join(sorted(running))} still runs here")
+        for path in (*map(self._step_dir, steps), self.root / "out", self.root / "specs"):
+            _remove(path)
 
     @effect("host.wipe")
     def wipe(self) -> None:

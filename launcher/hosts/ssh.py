@@ -162,6 +162,11 @@ class SshHost:
         """The steps that still hold their lock."""
         return [str(name) for name in self._ask("running")["steps"]]
 
+    @effect("host.clear")
+    def clear(self, steps: Sequence[str]) -> None:
+        """Remove these steps, what they made and their specs."""
+        self._ask("clear", steps=list(steps))
+
     @effect("host.wipe")
     def wipe(self) -> None:
         """Remove the lease's folder. Space that was freed is the provider's to overwrite: no program there can."""

@@ -16,6 +16,7 @@ from launcher.ledger import schema as t
 from launcher.ledger.accounts import Accounts
 from launcher.ledger.batches import Batches
 from launcher.ledger.database import engine_of, shown
+from launcher.ledger.handing import HandingOver
 from launcher.ledger.opening import bring_up_to_date
 from launcher.ledger.records import Lease, Run, lease_of, run_of
 from launcher.ledger.states import LEASE_MOVES, RUN_MOVES, RUN_TERMINAL, LeaseState, RunState
@@ -26,7 +27,7 @@ MOST_SKEW, MOST_BEHIND = timedelta(minutes=10), timedelta(hours=1)
 RECENT = 200  # events that a clock is compared with
 
 
-class Ledger(Accounts, Batches):
+class Ledger(Accounts, Batches, HandingOver):
     """Opens the database and is the only thing that writes to it; one short transaction a call."""
 
     @classmethod

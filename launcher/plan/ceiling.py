@@ -21,11 +21,12 @@ IDLE_NIGHT_H = 8
 
 
 def ceiling_of(offer: Offer, guess: Estimate, traits: Traits, *, max_rate: Usd, max_hours: float, cap: Usd,
-               approved_rate: Usd | None = None) -> Ceiling:  # fmt: skip
+               approved_rate: Usd | None = None, after_s: float = 0.0) -> Ceiling:  # fmt: skip
     """The ceiling of renting this offer: with room above p90 where `cap` (USD) buys it, never less than p90 needs.
 
     `max_rate` (USD an hour) and `max_hours` are the budget's. At price 0 only the budget's hours bound the run. With
-    an `approved_rate` the quote may move up to that, instead of by the usual room.
+    an `approved_rate` the quote may move up to that, instead of by the usual room. `after_s`: seconds kept for the
+    runs that get the machine after this one.
     """
     if offer.usd_per_hour == ZERO:
         return Ceiling(run_s=max_hours * 3600)
@@ -33,18 +34,19 @@ def ceiling_of(offer: Offer, guess: Estimate, traits: Traits, *, max_rate: Usd, 
     rate = max(rate, offer.usd_per_hour)
     works_s = guess.seconds_p90 - guess.phases.get("provision", 0.0)
     roomy_s = max(works_s * RUN_ROOM, works_s + LEAST_ROOM_S)
-    roomy_s = max(works_s, min(roomy_s, max_hours * 3600))
-    roomy = _ceiling(offer, guess, traits, rate, roomy_s)
+    roomy_s = max(works_s, min(roomy_s, max_hours * 3600 - after_s))
+    roomy = _ceiling(offer, guess, traits, rate, roomy_s, after_s)
     if roomy.usd <= cap:
         return roomy
     # Less room where the money ends sooner: what the cap buys, but never less than the run may well need.
-    bare = _ceiling(offer, guess, traits, rate, works_s)
+    bare = _ceiling(offer, guess, traits, rate, works_s, after_s)
     spare = (cap - bare.usd) / (roomy.usd - bare.usd) if bare.usd < cap else Decimal(0)
-    return _ceiling(offer, guess, traits, rate, works_s + float(spare) * (roomy_s - works_s) * 0.999)
+    run_s = works_s + float(spare) * (roomy_s - works_s) * 0.999
+    return _ceiling(offer, guess, traits, rate, run_s, after_s)
 
 
-def _ceiling(offer: Offer, guess: Estimate, traits: Traits, rate: Usd, run_s: float) -> Ceiling:
-    billed_s = traits.provision_timeout_s + run_s + COLLECT_S + TEARDOWN_S
+def _ceiling(offer: Offer, guess: Estimate, traits: Traits, rate: Usd, run_s: float, after_s: float) -> Ceiling:
+    billed_s = traits.provision_timeout_s + run_s + after_s + COLLECT_S + TEARDOWN_S
     hours = Decimal(str(round(billed_s / 3600, 6)))
     machine = _up(rate * hours)
     disk = _up(offer.disk_usd_per_gb_month * Decimal(str(round(guess.disk_gb, 3))) * hours / HOURS_OF_A_MONTH)
@@ -57,7 +59,7 @@ def _ceiling(offer: Offer, guess: Estimate, traits: Traits, rate: Usd, run_s: fl
     retry = _up((lost + transfer) * (ATTEMPTS - 1))
     return Ceiling(
         usd=_cents_up(machine + disk + transfer + retry), max_usd_per_hour=rate,
-        provision_s=traits.provision_timeout_s, run_s=round(run_s, 1), collect_s=COLLECT_S,
+        provision_s=traits.provision_timeout_s, run_s=round(run_s, 1), after_s=round(after_s, 1), collect_s=COLLECT_S,
         teardown_s=TEARDOWN_S, attempts=ATTEMPTS, machine_usd=machine,
         disk_usd=disk, transfer_usd=transfer, retry_usd=retry,
     )  # fmt: skip

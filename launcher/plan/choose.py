@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -45,6 +45,7 @@ class Wishes:
     keep: tuple[str, str] | None = None  # (provider, offer id) that was approved: stay with it where it still fits
     within: Allowed | None = None  # choose inside this approval where anything fits
     most_usd: Usd | None = None  # and under its ceiling
+    after_s: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by offer: kept for runs to follow there
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,15 @@ class _Judge:
                 caps += [self._wishes.most_usd] if self._wishes.most_usd is not None else []
             each.ceiling = ceiling_of(
                 each.offer, each.guess, traits, max_rate=budget.max_usd_per_hour, max_hours=budget.max_hours,
-                cap=min(caps), approved_rate=rate,
+                cap=min(caps), approved_rate=rate, after_s=self._after_s(each),
             )  # fmt: skip
         return each.ceiling
 
+    def _after_s(self, each: Judged) -> float:
+        return self._wishes.after_s.get((each.offer.provider, each.offer.offer_id), 0.0)
+
     def _too_much(self, each: Judged) -> str | None:
-        budget, hours = self._purse.budget, each.guess.seconds_p90 / 3600
+        budget, hours = self._purse.budget, (each.guess.seconds_p90 + self._after_s(each)) / 3600
         if each.guess.failure_chance >= MOST_FAILURES:
             return f"a machine like this fails {100 * each.guess.failure_chance:.0f}% of such runs"
         if hours > budget.max_hours:

@@ -22,17 +22,23 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+#: Phases of an estimate that a second run on the same machine does not go through again.
+SHARED_PHASES = ("provision", "image", "model")
+
+
 class Ceiling(_Value):
     """The most a run may cost, all attempts included, in its parts. What is reserved before anything is created.
 
-    usd = max_usd_per_hour x (provision_s + run_s + collect_s + teardown_s) + disk + transfer + (attempts - 1) times
-    what a machine that fails typically costs: the longer of provision_s and the estimate's lost_s, and its traffic.
+    usd = max_usd_per_hour x (provision_s + run_s + after_s + collect_s + teardown_s) + disk + transfer +
+    (attempts - 1) times what a machine that fails typically costs: the longer of provision_s and the estimate's
+    lost_s, and its traffic.
     """
 
     usd: Usd = ZERO
     max_usd_per_hour: Usd = ZERO  # the highest rate this run may be rented at
     provision_s: float = 0.0  # a machine that does not answer by then is released
     run_s: float = 0.0  # all recipes together, transfers included
+    after_s: float = 0.0  # kept for the runs that get the machine after this one
     collect_s: float = 0.0
     teardown_s: float = 0.0
     attempts: int = 1
@@ -44,7 +50,7 @@ class Ceiling(_Value):
     @property
     def deadline_h(self) -> float:
         """From create to the moment at which the machine must be going, hours."""
-        return round((self.provision_s + self.run_s + self.collect_s) / 3600, 4)
+        return round((self.provision_s + self.run_s + self.after_s + self.collect_s) / 3600, 4)
 
 
 class Candidate(_Value):
@@ -63,6 +69,16 @@ class Candidate(_Value):
     def is_local(self) -> bool:
         """Whether it is this machine, at price 0."""
         return self.offer.provider == "local"
+
+    @property
+    def set_up_s(self) -> float:
+        """Seconds that a second run on the same machine does not spend again."""
+        return sum(self.estimate.phases.get(name, 0.0) for name in SHARED_PHASES)
+
+    @property
+    def next_s(self) -> float:
+        """Seconds (p90) of a run there that finds the machine set up by another."""
+        return max(0.0, self.estimate.seconds_p90 - self.set_up_s)
 
     def as_json(self) -> dict[str, Any]:
         """Flat, as `plan --json` lists it."""

@@ -10,7 +10,7 @@ from typing import Any
 from launcher.clock import Clock, iso, parse_iso
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.money import ZERO, Usd
-from launcher.providers.base import Machine, Presence, Provider, ProviderError
+from launcher.providers.base import Charge, Machine, Presence, Provider, ProviderError
 
 _ABSENT = " absent"
 _LONGEST_PAUSE_S = 5.0  # between two looks at a machine that is not gone yet
@@ -112,8 +112,12 @@ def charge(ledger: Ledger, lease: Lease, provider: Provider) -> Usd:
     if lease.machine is None:
         ledger.charge(lease, ZERO, "never created")
         return ZERO
-    since = str((lease.machine or {}).get("facts", {}).get("billed_from") or lease.created_at)
-    until = lease.proof[0].removesuffix(_ABSENT) if lease.proof else lease.updated_at
-    found = provider.charged(machine_of(lease), parse_iso(since), parse_iso(until))
+    found = cost_until(lease, provider, lease.proof[0].partition(" ")[0] if lease.proof else lease.updated_at)
     ledger.charge(lease, found.amount, found.source)
     return found.amount
+
+
+def cost_until(lease: Lease, provider: Provider, until: str) -> Charge:
+    """What a lease's machine has cost its run until then (ISO 8601), by its provider's word."""
+    since = str((lease.machine or {}).get("facts", {}).get("billed_from") or lease.created_at)
+    return provider.charged(machine_of(lease), parse_iso(since), parse_iso(until))

@@ -35,6 +35,9 @@ def _free(home: Home, ledger: Ledger, run: Run, clock: Clock) -> str | None:
     """Close the books on a run without a machine that nobody will take further; why, or None where it is spared."""
     if ledger.owes(run.run):
         return None
+    leader = ledger.waits_for(run)
+    if leader is not None and not leader.over:
+        return None  # it is to have that one's machine
     if not ledger.is_ours(run):  # another machine's: its lock cannot be asked from here
         overdue = clock.now() > deadline_of(ledger, run) + MARGIN
         return _close(ledger, run, "another machine's, and past its deadline") if overdue else None

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from launcher.clock import Clock, iso, parse_iso
 from launcher.errors import ExitCode, LauncherError, LedgerError
@@ -52,6 +52,12 @@ class Aboard:
     candidate: Candidate
     provider: Provider
     host: Host
+
+    @property
+    def work_ends(self) -> datetime:
+        """When the work must be through: time to collect, and time of the runs that are to follow, is kept."""
+        ceiling = self.candidate.ceiling
+        return parse_iso(self.lease.deadline) - timedelta(seconds=ceiling.collect_s + ceiling.after_s)
 
 
 class _NotThis(Exception):  # noqa: N818
@@ -133,7 +139,9 @@ class Boarding:
         if len(tried) >= MOST_LEASES:
             return None
         taken = {(lease.provider, lease.offer_id) for lease in tried}
-        left = self._plan.ceiling_usd - self._ledger.spent(self._run_id)
+        held = self._ledger.reservation(self._run_id)
+        most = self._plan.ceiling_usd if held is None else min(self._plan.ceiling_usd, held.amount_usd)
+        left = most - self._ledger.spent(self._run_id)
         for candidate in self._approved():
             offer, ceiling = candidate.offer, candidate.ceiling
             if (offer.provider, offer.offer_id) in taken:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from launcher import baselines
-from launcher.clock import Clock, iso, parse_iso
+from launcher.clock import Clock, iso
 from launcher.errors import ExitCode, LedgerError
 from launcher.estimate.measured import throughput_of
 from launcher.failpoints import effect
@@ -15,9 +14,11 @@ from launcher.home import Home
 from launcher.hosts.base import HostError, HostUnreachableError
 from launcher.ledger import LeaseState, Ledger, Run, RunState
 from launcher.plan import plan_of
+from launcher.providers.release import machine_of
 from launcher.report.after_run import gate_of, write_receipt_alone, write_reports
 from launcher.runner.boarding import Aboard, Boarding
 from launcher.runner.ending import Ending, failed, in_words, say_all
+from launcher.runner.handing import Handing
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.keeping import forget_kept
 from launcher.runner.mirror import Mirror
@@ -60,7 +61,7 @@ class Runner:
             except Exception as error:  # noqa: BLE001  nothing skips the release, not even a fault of ours
                 say_all()
                 self._move(RunState.FAILED, reason=in_words(error), exit_code=int(ExitCode.RECIPE_FAILED))
-        released = self._release_all()
+        released = self._hand_over() or self._release_all()
         if self._ledger.run(self._run_id).state is RunState.COLLECTED:
             limit = (self._ledger.step(self._run_id, FINETUNE) or {}).get("limit")
             if self._plan.recipe == FINETUNE and self._ledger.step(self._run_id, AFTER) is None:
@@ -129,6 +130,8 @@ class Runner:
         if lease.state is LeaseState.ARMED:
             there = bundle_of(self._plan, self._dir)
             with self._interrupts.cutting_short(collecting_too=True):  # there is nothing to collect yet
+                if machine_of(lease).facts.get("had_before"):
+                    aboard.host.clear([step.name for step in steps_of(self._plan)])
                 send(aboard, there, self._plan, self._mirror, self._clock)
             lease = self._ledger.move_lease(lease.lease, LeaseState.STAGED, bundle=there.digest, bytes=there.bytes)
         if lease.state in (LeaseState.STAGED, LeaseState.DRAINED):
@@ -145,8 +148,7 @@ class Runner:
         """Why what there is should be collected now, if it should. What is to be paid leaves time to collect."""
         if self._interrupts.asked:
             return "asked to stop"
-        deadline = parse_iso(aboard.lease.deadline) - timedelta(seconds=aboard.candidate.ceiling.collect_s)
-        overdue = self._clock.now() >= deadline
+        overdue = self._clock.now() >= aboard.work_ends
         return f"the deadline of {aboard.candidate.ceiling.deadline_h:g} h is reached" if overdue else None
 
     def _keep_baseline(self) -> None:
@@ -177,6 +179,17 @@ class Runner:
             raise Ending(RunState.REFUSED, ExitCode.GATE_SAID_NO, f"the gate says {decision['decision']}: {reasons}")
 
     # -- the end ------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> bool:
+        """Give the machine to the run that is to have it next, where there is one; True when nothing is left here."""
+        run = self._ledger.run(self._run_id)
+        handing = Handing(self._home, self._ledger, self._run_id, self._mirror, self._clock)
+        live = self._boarding.live()
+        if len(live) == 1 and run.state is RunState.COLLECTED and not self._interrupts.asked:
+            return handing.hand_over(live[0], self._boarding.provider_of(live[0]))
+        if not live and run.outcome is None:
+            handing.go_on()  # it was given away, and this run's runner died right after
+        return False
 
     def _release_all(self) -> bool:
         """Release every lease of the run, with proof; True when nothing is left. One that fails keeps no other."""

@@ -70,10 +70,9 @@ class Overrun:
         lease, now = self._aboard.lease, self._clock.now()
         machine = machine_of(lease)
         since = parse_iso(str(machine.facts.get("billed_from") or lease.created_at))
-        deadline = parse_iso(lease.deadline) - timedelta(seconds=self._aboard.candidate.ceiling.collect_s)
         return reforecast(
             self._plan, machine.usd_per_hour, (now - since).total_seconds(), _newest(self._dir),
-            spent=self._ledger.spent(self._run_id), deadline_left_s=(deadline - now).total_seconds(),
+            spent=self._ledger.spent(self._run_id), deadline_left_s=(self._aboard.work_ends - now).total_seconds(),
         )  # fmt: skip
 
     def _tell(self, found: Forecast) -> None:

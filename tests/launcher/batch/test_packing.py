@@ -15,7 +15,7 @@ def option(rate: str, setup_s: float, own_s: float, where: str = "vast RTX 4090"
 
 
 def job(index: int, own_s: float, needs: str = "base", **rates: str) -> Packable:
-    options = {name: option(rate, 600, own_s, name) for name, rate in rates.items()}
+    options = {("vast", name): option(rate, 600, own_s, name) for name, rate in rates.items()}
     return Packable(index, needs, min(each.usd for each in options.values()), options)
 
 
@@ -63,7 +63,9 @@ def test_packing_is_never_dearer_than_separate_machines_and_packs_each_job_at_mo
 ) -> None:
     jobs = []
     for index, (needs, held) in enumerate(drawn):
-        options = {name: option(f"{cents / 100:.2f}", setup, own) for name, (cents, setup, own) in held.items()}
+        options = {
+            ("vast", name): option(f"{cents / 100:.2f}", setup, own) for name, (cents, setup, own) in held.items()
+        }  # fmt: skip
         jobs.append(Packable(index, needs, min(each.usd for each in options.values()), options))
     packs = pack(jobs, max_hours)
     packed = [index for made in packs for index in made.indexes]

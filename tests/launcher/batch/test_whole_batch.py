@@ -19,6 +19,7 @@ from whole import FAKETIME, FakeClock, Sweep, ended, kill, killed_at_the_end, sl
 
 from launcher.batch.file import load_batch
 from launcher.batch.scheduler import Scheduler, Terms
+from launcher.batch.terms import Covered
 from launcher.clock import SystemClock
 from launcher.home import Home
 from launcher.ledger import Caps, Ledger, RunState
@@ -357,7 +358,7 @@ def test_a_run_that_never_began_is_no_attempt_and_one_that_was_stopped_is(sweep:
     ledger.move_run(refused.run, RunState.REFUSED, reason="no room", exit_code=4)
     gated, _ = ledger.create_run("another key", plan, "digest", batch=batch.batch, item=3)
     ledger.move_run(gated.run, RunState.REFUSED, reason="the gate says harden", exit_code=7)
-    terms = Terms(load_batch(sweep.ground.folder / "sweep.yaml"), batch, CAPS, {}, {})
+    terms = Terms(load_batch(sweep.ground.folder / "sweep.yaml"), batch, CAPS, Covered({}, {}))
     assert set(Scheduler(terms, home, ledger, clock, Wishes(), print).runs()) == {0, 3}
 
 

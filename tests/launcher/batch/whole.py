@@ -80,6 +80,8 @@ class Sweep:
         """Write the batch file: twelve jobs unless told otherwise."""
         over = "{spec.max_steps: [3, 4, 5], spec.learning_rate: [1e-4, 2e-4, 3e-4, 4e-4]}"
         path = self.ground.folder / "sweep.yaml"
+        if "pack:" not in text:
+            text += "pack: false\n"  # most tests are about runs that go on at once
         path.write_text(text + (jobs or f"matrix:\n  job: base.yaml\n  over: {over}\n"))
         return path
 

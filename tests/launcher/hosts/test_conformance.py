@@ -10,6 +10,7 @@ import pytest
 from real_sshd import until
 
 from launcher.hosts import Host
+from launcher.hosts.base import HostError
 
 HOSTILE = ["-rf --help", "$(touch pwned) `touch pwned`;touch pwned 'it's \"quoted\"\nline\t",
            "~Łódź 東京 🎙 cafe\u0301*?[x]back\\slash:%h#", os.fsdecode(b"\xff\xfe")]  # fmt: skip
@@ -221,3 +222,21 @@ def test_after_a_wipe_nothing_is_left_and_it_may_be_wiped_again(host: Host, box:
     host.wipe()
     host.put(tmp_path / "phi.wav", "data/phi.wav")
     assert host.read("data/phi.wav") == b"someone's voice"
+
+
+def test_another_run_begins_on_cleared_ground_and_finds_what_was_sent(host: Host, box: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip").write_bytes(b"sound")
+    host.put(tmp_path / "clip", "data/clip")
+    host.put(tmp_path / "clip", "specs/work.json")
+    host.start("work", python("import pathlib; pathlib.Path('out/work').mkdir(parents=True)"), {})
+    assert ended(host, "work") == 0
+    host.clear(["work", "never"])
+    assert host.status("work").state == "absent"
+    assert not (box / "out").exists()
+    assert not (box / "specs").exists()
+    assert host.read("data/clip") == b"sound"
+    host.start("work", python("import time; time.sleep(60)"), {})
+    with pytest.raises(HostError, match="work still runs"):
+        host.clear(["work"])
+    host.signal("work", signal.SIGKILL)
+    until(lambda: host.running_steps() == [])

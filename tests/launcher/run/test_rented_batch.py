@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fast import FastGround
 from jobs import Launcher
 from rented import RentedGround, lower, raise_with_image
 
+from launcher.ledger import LeaseState
 from launcher.money import Usd
+from launcher.runner.control import ask_to_stop
+from recipes.contract import EVENTS, read_events
 from tests.cloud.conftest import Standing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -27,24 +35,95 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
         lower(held)
 
 
-def test_six_jobs_over_two_providers_stay_inside_one_amount(
+def batch_of(ground: RentedGround, jobs: dict[str, int], text: str = "", **nature: Any) -> Path:
+    """A batch file: so many jobs of one base at each provider, each with steps of its own."""
+    lines = []
+    for provider, count in jobs.items():
+        name = ground.job(provider, name=f"{provider}.yaml", **nature).name
+        lines += [f"  - {{job: {name}, with: {{spec.max_steps: {3 + n}}}}}\n" for n in range(count)]
+    path = ground.fast.folder / "batch.yaml"
+    path.write_text(f"budget: rented\ntotal_usd: 4\nconcurrency: 2\n{text}jobs:\n{''.join(lines)}")
+    return path
+
+
+def assert_paid_for(ground: RentedGround, runs: list[str], most: str = "4") -> None:
+    """Nothing bills; the charges are the bill, within a billing step for each run, and inside the amount."""
+    machines, ledger = ground.machines(), ground.ledger
+    assert all(row["state"] == "terminated" for row in ground.cloud.bill()["machines"])
+    assert {lease.state for lease in ledger.leases()} == {LeaseState.RELEASED}
+    billed = sum((Decimal(str(row["usd"])) for row in machines), Decimal(0))
+    charged = sum((ledger.spent(run) for run in runs), Usd(0))
+    step = max(Decimal(str(row["usd_per_hour"])) * 2 / 3600 for row in machines)
+    assert abs(billed - charged) <= step * len(runs), (billed, charged)
+    assert max(billed, charged) <= Usd(most)
+    assert not list((ground.launcher.home / "runs").glob("*/keys/*/key"))
+    assert all(held.settled_at for held in ledger.reservations())
+
+
+def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
+    ends = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < ends, f"not within {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+def training(ground: RentedGround, run: str) -> bool:
+    events = read_events(ground.launcher.home / "runs" / run / EVENTS)
+    return any(event.get("step") == "finetune" and event.get("at_step") for _, event in events)
+
+
+def test_six_jobs_over_two_providers_are_packed_inside_one_amount(
     standing: Standing, fast: FastGround, launcher: Launcher
 ) -> None:
     ground = RentedGround(fast, launcher, standing)
-    names = []
-    for n in range(6):
-        names.append(f"job{n}.yaml")
-        ground.job("vast" if n % 2 else "runpod", steps=3 + n, name=names[-1])
-    batch = fast.folder / "batch.yaml"
-    jobs = "".join(f"  - job: {name}\n" for name in names)
-    batch.write_text(f"budget: rented\ntotal_usd: 4\nconcurrency: 2\njobs:\n{jobs}")
-    code, outcome, err = ground.run("batch", batch, "--confirm", "YES", "--max-cost", "4", timeout_s=560)
+    path = batch_of(ground, {"runpod": 3, "vast": 3})
+    code, outcome, err = ground.run("batch", path, "--confirm", "YES", "--max-cost", "4", timeout_s=560)
     assert code == 0, (outcome, err)
+    assert err.count("to follow on the same machine") == 2, err
     assert [run["state"] for run in outcome["runs"]] == ["settled"] * 6
-    machines = ground.machines()
-    assert {row["provider"] for row in machines} == {"runpod", "vast"}
-    assert all(row["state"] == "terminated" for row in machines)
-    billed = sum((Decimal(str(row["usd"])) for row in machines), Decimal(0))
-    charged = sum((ground.ledger.spent(run["run"]) for run in outcome["runs"]), Usd(0))
-    assert max(billed, charged) <= Usd(4)
-    assert abs(billed - charged) <= Usd("0.01")
+    assert sorted(row["provider"] for row in ground.machines()) == ["runpod", "vast"]
+    runs = [run["run"] for run in outcome["runs"]]
+    assert_paid_for(ground, runs)
+    for run in runs:
+        assert ground.ledger.spent(run) > 0
+        receipt = json.loads((launcher.home / "runs" / run / "receipt.json").read_text())
+        assert receipt["training"]["steps"] == ground.ledger.run(run).plan["asked"]["max_steps"]
+        assert (launcher.home / "runs" / run / "adapted_model.nemo").exists()
+
+
+def test_whoever_has_the_machine_may_die_and_goes_on_there(
+    standing: Standing, fast: FastGround, launcher: Launcher
+) -> None:
+    ground = RentedGround(fast, launcher, standing)
+    path = batch_of(ground, {"vast": 3}, step_s=0.6)
+    process = ground.start("batch", path, "--confirm", "YES", "--max-cost", "4")
+    ledger = until(lambda: (launcher.home / "ledger.sqlite").exists() and ground.ledger)
+    ids = until(lambda: len(found := [run.run for run in ledger.runs()]) == 3 and found[::-1])
+    for run in ids:
+        until(lambda run=run: training(ground, run))
+        held = json.loads((launcher.home / "runs" / run / "runner.json").read_text())
+        os.kill(held["pid"], signal.SIGKILL)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert [run["state"] for run in json.loads(out)["runs"]] == ["settled"] * 3
+    assert len(ground.machines()) == 1
+    assert_paid_for(ground, ids)
+
+
+def test_where_the_first_is_stopped_the_others_share_a_machine_of_their_own(
+    standing: Standing, fast: FastGround, launcher: Launcher
+) -> None:
+    ground = RentedGround(fast, launcher, standing)
+    path = batch_of(ground, {"runpod": 3}, step_s=0.6)
+    process = ground.start("batch", path, "--confirm", "YES", "--max-cost", "4")
+    ledger = until(lambda: (launcher.home / "ledger.sqlite").exists() and ground.ledger)
+    ids = until(lambda: len(found := [run.run for run in ledger.runs()]) == 3 and found[::-1])
+    until(lambda: training(ground, ids[0]))
+    ask_to_stop(launcher.home / "runs" / ids[0], "collect")
+    out, err = process.communicate(timeout=400)
+    outcome = json.loads(out)
+    assert process.returncode == 8, err
+    assert [run["state"] for run in outcome["runs"]] == ["stopped", "settled", "settled"]
+    assert len(ground.machines()) == 2
+    assert_paid_for(ground, [run["run"] for run in outcome["runs"]])
