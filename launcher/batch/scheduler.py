@@ -104,9 +104,9 @@ class Scheduler:
                 continue
             if stopping and not any(map(self._is_ours, live)):
                 return "stopped"
-            if live:
+            if live or queued:  # those without a live leader are free at the next look
                 self._quiet_since = self._clock.now()
-            elif not (waiting or queued):
+            elif not waiting:
                 return "over"
             elif self._freed():
                 continue
