@@ -30,12 +30,12 @@ def command(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
 
 
-def until(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+def until(what: Callable[[], Any], timeout_s: float = 60.0, pause_s: float = 0.05) -> Any:
     """What `what` says, once it says something; a test that waits for ever fails."""
     deadline, pause = time.monotonic() + timeout_s, threading.Event()
     while not (said := what()):
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        pause.wait(0.05)
+        pause.wait(pause_s)
     return said
 
 

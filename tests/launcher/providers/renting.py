@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from grounds import Ground
 
 from launcher.clock import SystemClock, iso
@@ -16,8 +20,9 @@ from launcher.hosts.base import Host
 from launcher.hosts.lease_keys import LeaseKeys
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.offers.offer import Offer
-from launcher.providers import Intent, Machine, Provider
+from launcher.providers import CreateRefusedError, Intent, Machine, Provider, ProviderError
 from launcher.providers.release import as_held, machine_of, release
+from launcher.providers.runpod_api import label_of
 from tests.cloud.conftest import Standing, until
 
 PLANTED = {
@@ -35,11 +40,13 @@ class Renting:
     home: Home
     provider: Any
     ledger: Ledger
+    elsewhere: Home  # of another computer, which has rented nothing
+    idle: list[Lease] = field(default_factory=list)  # on an engine's ground: what earlier rows left as they found it
     clock: SystemClock = field(default_factory=SystemClock)
 
     def another(self, home: Home | None = None) -> Any:
         """The provider in another process, which remembers nothing."""
-        return hurried(self.ground.make(home or self.home, self.clock), self.ground.slow)
+        return hurried(self.ground.make(home or self.home, self.clock), self.ground)
 
     def intend(self, offer: Offer | None = None) -> Lease:
         offer = offer or self.ground.offers[0]
@@ -63,23 +70,58 @@ class Renting:
         return found
 
     def rent(self, offer: Offer | None = None) -> Lease:
+        """A machine; of the second offer where that is asked for by name."""
+        idle = next((one for one in self.idle if offer is None or one.offer_id == offer.offer_id), None)
+        if idle is not None:
+            self.idle.remove(idle)
+            return idle
         lease = self.intend(offer)
-        machine = self.ask(lease)
+        return self.created(lease, self.ask(lease))
+
+    def created(self, lease: Lease, machine: Machine) -> Lease:
         return self.ledger.move_lease(lease.lease, LeaseState.CREATED, machine=as_held(machine))
+
+    @contextmanager
+    def renting(self) -> Iterator[Lease]:
+        """A lease whose machine has just been created, though an engine's create may not have answered yet."""
+        if not self.ground.engine:
+            yield self.rent()
+            return
+        lease, before = self.intend(), len(self.cloud.events("created"))
+        with ThreadPoolExecutor(1) as aside:
+            asked = aside.submit(self.ask, lease)
+            until(lambda: asked.done() or len(self.cloud.events("created")) > before, self.ground.patience_s)
+            yield lease
+            self.created(lease, asked.result())
+
+    def lose(self, lease: Lease, fault: str = "error_after_create") -> None:
+        """Have its machine created, and the answer lost."""
+        self.fault(fault)
+        if self.ground.engine:
+            self.fault("delete_refused")  # else it ends by itself what it believes not to have created
+            assert self.ask(lease).label == lease.label  # it has looked for it; the ledger is not told
+            return
+        with pytest.raises(ProviderError) as raised:
+            self.ask(lease)
+        assert not isinstance(raised.value, CreateRefusedError)
 
     def enter(self, lease: Lease, provider: Provider | None = None) -> Host:
         """The lease's machine, once it answers."""
-        found: Host = until(lambda: (provider or self.provider).connect(machine_of(lease), self.keys(lease)))
-        until(lambda: found.status("nothing").state == "absent")
+        asked, patience_s, pause_s = provider or self.provider, self.ground.patience_s, 0.05
+        if self.ground.engine:
+            pause_s = 0.5  # each look is a question to its server, which has a machine to set up
+        found: Host = until(lambda: asked.connect(machine_of(lease), self.keys(lease)), patience_s, pause_s)
+        until(lambda: found.status("nothing").state == "absent", patience_s, pause_s)
         return found
 
     def release(self, lease: Lease, provider: Provider | None = None) -> Lease:
         return release(self.ledger, lease, provider or self.provider, self.clock)
 
     def billing(self) -> set[str]:
-        """The labels of what the simulated provider bills now: the oracle."""
+        """The labels of what the simulated provider bills now, but for what waits for other rows: the oracle."""
         rows = self.cloud.bill()["machines"]
-        return {row["label"] for row in rows if row["bills"] and row["provider"] == self.ground.cloud}
+        names = {row["label"] for row in rows if row["bills"] and row["provider"] == self.ground.cloud}
+        return {label_of(name) for name in names} - {lease.label for lease in self.idle}
 
     def fault(self, name: str, **how: Any) -> None:
         self.cloud.fault(name, provider=self.ground.cloud, **how)
@@ -93,8 +135,9 @@ class Renting:
         return done.stdout
 
 
-def hurried(provider: Any, slow: float = 1.0) -> Any:
+def hurried(provider: Any, ground: Ground) -> Any:
     """The same provider with less patience than a real cloud needs."""
-    provider.traits = replace(provider.traits, listing_lag_s=2.0 * slow, delete_s=2.5 * slow, apart_s=0.2)
-    provider.create_s = 2.0 * min(slow, 3.0)
+    for one in filter(None, (provider, getattr(provider, "_witness", None))):
+        one.traits = replace(one.traits, listing_lag_s=ground.listing_lag_s, delete_s=ground.delete_s, apart_s=0.2)
+        one.create_s = 2.0 * min(ground.slow, 3.0)
     return provider
