@@ -4,7 +4,7 @@ WORKERS ?= 2
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 test-ledger faults bench clean
+.PHONY: help env demo rehearse lint test test-nemo27 test-ledger test-skypilot faults bench clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-nemo27   models restore in NeMo 2.7.3, too (builds .venv-nemo27)"
 	@echo "make test-ledger   64 processes x 50 rounds against one cap, on SQLite and PostgreSQL, killed at random"
 	@echo "make faults  kill us at every failpoint on a simulated cloud (as root; hours; CASES='runpod resume 0:40')"
+	@echo "make test-skypilot   every row of the providers' conformance suite through SkyPilot, too"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
 	@echo "make clean   remove both environments and the caches"
@@ -55,6 +56,10 @@ faults: env
 	LAUNCHER_FAULTS=all $(VENV)/python -m pytest tests/faults/test_every_effect_is_named.py
 	$(VENV)/python -m tests.faults $(CASES)
 	LAUNCHER_FAULTS_SCHEDULES=$(or $(SCHEDULES),200) $(VENV)/python -m pytest tests/faults/test_schedules.py
+
+# A launch through SkyPilot takes half a minute and most rows need one: make test runs those that matter most.
+test-skypilot: env
+	LAUNCHER_TEST_WHOLE=1 $(VENV)/python -m pytest tests/launcher/providers/test_provider_conformance.py -k skypilot
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done

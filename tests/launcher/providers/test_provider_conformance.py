@@ -229,11 +229,11 @@ def test_somebody_elses_machine_is_left_alone(renting: Renting) -> None:
 
 
 def test_an_offer_that_is_gone_is_sold_out_and_leaves_nothing(renting: Renting) -> None:
-    renting.fault("sold_out", count="always")
-    lease = renting.intend()
+    renting.fault("sold_out", offer=renting.ground.offers[0].offer_id, count="always")
+    lease, before = renting.intend(), renting.cloud.events("created")
     with pytest.raises(SoldOutError):
         renting.ask(lease)
-    assert not renting.billing()
+    assert not renting.billing() and renting.cloud.events("created") == before  # nor anything else instead
     assert renting.release(lease).state is LeaseState.RELEASED
 
 

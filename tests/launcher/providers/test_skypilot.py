@@ -28,7 +28,6 @@ from launcher.providers import (
     MachineFailedError,
     Presence,
     ProviderError,
-    SoldOutError,
 )
 from launcher.providers import release as releasing
 from launcher.providers.registry import provider_named
@@ -189,15 +188,6 @@ def test_a_machine_is_armed_holds_no_key_of_anybody_and_ends_itself_when_all_of_
     until(lambda: not renter.billing(), PATIENCE_S)
     (ended,) = renter.cloud.events("delete")[-1:]
     assert ended["machine"] == machine.ref and ended["by"] != "account"
-
-
-def test_sold_out_is_said_and_nothing_else_is_rented_instead(renter: Renter) -> None:
-    renter.cloud.fault("sold_out", provider="runpod", offer="NVIDIA L40S/secure", count="always")
-    intent = renter.intent()
-    with pytest.raises(SoldOutError, match="no longer any instances"):
-        renter.provider.create(intent)
-    assert renter.created() == [] and renter.billing() == []
-    assert renter.provider.find(intent.label)[0] is Presence.ABSENT
 
 
 def test_a_launch_whose_server_dies_is_released_all_the_same_though_deletes_are_refused(renter: Renter) -> None:
