@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from launcher.errors import ExitCode, LauncherError
 from launcher.hosts.base import Host
@@ -155,4 +155,16 @@ class Provider(Protocol):
 
     def forget(self, label: str) -> None:
         """Clean up here what belonged to a lease that is released: daemons, private homes, keys. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class CreatesAside(Protocol):
+    """A provider whose create goes on in processes of its own, though whoever asked for it is dead."""
+
+    def abandon(self, label: str) -> bool:
+        """End here all that could still create the lease's machine; whether anything could. Asks nobody; idempotent.
+
+        Before it, that a machine of the lease is absent proves nothing.
+        """
         ...

@@ -10,7 +10,7 @@ from typing import Any
 from launcher.clock import Clock, iso, parse_iso
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.money import ZERO, Usd
-from launcher.providers.base import Charge, Machine, Presence, Provider, ProviderError
+from launcher.providers.base import Charge, CreatesAside, Machine, Presence, Provider, ProviderError
 
 _ABSENT = " absent"
 _LONGEST_PAUSE_S = 5.0  # between two looks at a machine that is not gone yet
@@ -52,12 +52,15 @@ def end(machine: Machine | None, label: str, provider: Provider, clock: Clock, a
         found: Callable[[Machine], None] | None = None) -> tuple[list[str], Presence]:  # fmt: skip
     """End a machine, in the ledger or not: (two timestamped absences, or none when it is not proven, last word).
 
-    Where no machine is known, an absence before `not_before` proves nothing: it may not be listed yet. One that is
-    found then is told to `found` first.
+    Where no machine is known, an absence before `not_before` proves nothing: it may not be listed yet, and a create
+    that still goes on is ended first. One that is found then is told to `found` first.
     """
     apart_s = provider.traits.apart_s if apart_s is None else apart_s
     proof: list[str] = []
     pause_s, asked_at = 0.25, -_ASK_AGAIN_S
+    if machine is None and isinstance(provider, CreatesAside) and provider.abandon(label):
+        lag_over = clock.now() + timedelta(seconds=provider.traits.listing_lag_s)  # it may have created just now
+        not_before = max(not_before or lag_over, lag_over)
     began = clock.monotonic()
     while True:
         if machine is not None and clock.monotonic() - began - asked_at >= _ASK_AGAIN_S:

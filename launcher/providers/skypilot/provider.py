@@ -195,6 +195,14 @@ class SkyPilotProvider:
         if "error" in answer and answer["error"] != "ClusterDoesNotExist":
             raise ProviderError(f"SkyPilot could not end the machine: {answer['words'][:300]}")
 
+    def abandon(self, label: str) -> bool:
+        """End the lease's API server and whoever asks it: both outlive a launcher that was killed, and launch on."""
+        lodging = self._lodging(label)
+        if self._witness is None or not lodging.exists or not lodging.processes():
+            return False  # where SkyPilot alone can be asked, its server is needed for that
+        lodging.end()
+        return True
+
     def forget(self, label: str) -> None:
         """End the lease's API server with all that it started, and remove its home."""
         self._lodging(label).remove()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -212,6 +213,22 @@ def test_a_launch_whose_server_dies_is_released_all_the_same_though_deletes_are_
     renter.provider.forget(intent.label)
     renter.provider.forget(intent.label)
     assert left_of(held) == []
+
+
+def test_a_launch_whose_asker_was_killed_creates_nothing_once_it_is_released(renter: Renter) -> None:
+    intent = renter.intent()
+    asker = multiprocessing.get_context("fork").Process(target=renter.provider.create, args=(intent,))
+    asker.start()
+    held = renter.lodging(intent.label)
+    until(lambda: held.facts().get("request"), PATIENCE_S)  # SkyPilot has it, and RunPod not yet
+    asker.kill()
+    asker.join()
+    assert held.processes()
+    provider = renter.provider
+    provider.traits = replace(provider.traits, listing_lag_s=2.0)
+    proof, presence = releasing.end(None, intent.label, provider, renter.clock)
+    assert len(proof) == 2 and presence is Presence.ABSENT
+    assert renter.billing() == [] and held.processes() == []  # and nobody is left who could create it now
 
 
 def test_a_machine_that_skypilot_cannot_set_up_is_said_to_have_failed_and_is_released(
