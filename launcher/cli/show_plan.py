@@ -126,7 +126,8 @@ def gpu_words(each: Candidate) -> str:
     offer = each.offer
     if not offer.count:
         return f"no GPU, {offer.gpu.rpartition(', ')[2].removesuffix(')')}"  # none (NAME, 2 cores)
-    return f"{offer.count} × {offer.gpu}" if offer.count > 1 else offer.gpu
+    words = f"{offer.count} × {offer.gpu}" if offer.count > 1 else offer.gpu
+    return f"{offer.nodes} machines of {words}" if offer.nodes > 1 else words
 
 
 def span_words(low_s: float, high_s: float) -> str:

@@ -175,6 +175,8 @@ class Estimator:
 
 
 def _choices(offer: Offer, fitting: Fitting) -> tuple[str, ...]:
+    if offer.nodes > 1:
+        return (*fitting.words, f"{offer.nodes} machines: all are paid, the time is forecast as that of one")
     if offer.count > 1:
         return (*fitting.words, f"uses 1 of {offer.count} GPUs: all {offer.count} are paid, training runs on one")
     return fitting.words

@@ -25,6 +25,7 @@ class Offer(BaseModel):
     offer_id: str = Field(description="what `create` needs to get exactly this one")
     gpu: str = Field(description="canonical name (offers/gpus.toml), or the source's own where there is none")
     count: Annotated[int, Field(ge=0, le=1000, description="GPUs in it; 0: a CPU machine")]
+    nodes: Annotated[int, Field(ge=1, le=64, description="such machines as one job: prices are for all of them")] = 1
     vram_gb: Annotated[
         float, Field(ge=0, le=10_000, description="of one GPU: free now on this machine, total elsewhere")
     ]

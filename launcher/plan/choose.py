@@ -20,6 +20,7 @@ from launcher.offers.offer import Offer
 from launcher.plan.ceiling import IDLE_NIGHT_H, ceiling_of, idle_usd, worst_case
 from launcher.plan.engines import with_engine
 from launcher.plan.model import Allowed, Candidate, Ceiling, LeftOut, Plan, settings
+from launcher.plan.nodes import of_nodes
 from launcher.plan.ranking import Judged, Ranking
 from launcher.plan.rules import Rules
 from launcher.prepare import Prepared
@@ -69,7 +70,7 @@ def make_plan(job: Job, prepared: Prepared, market: Market, purse: Purse, estima
     judge = _Judge(rules, purse, wishes)
     refused: dict[str, list[Offer]] = defaultdict(list)
     allowed: list[Offer] = []
-    for offer in with_engine(market.offers, job.resources.via):
+    for offer in of_nodes(with_engine(market.offers, job.resources.via), job.resources.nodes):
         why = rules.refusal(offer)
         if why is None:
             allowed.append(offer)
@@ -278,7 +279,8 @@ def _candidate(each: Judged, judge: _Judge) -> Candidate:
     elif each.offer.usd_per_hour == ZERO:
         why = "this machine costs nothing" + ("" if each.offer.count else "; no GPU, but short enough for the CPU")
     else:
-        why = f"${each.offer.usd_per_hour}/h, expected ${p50} in all, at most ${ceiling.usd}"
+        machines = f"{each.offer.nodes} machines, " if each.offer.nodes > 1 else ""
+        why = f"{machines}${each.offer.usd_per_hour}/h, expected ${p50} in all, at most ${ceiling.usd}"
     return Candidate(
         offer=each.offer, fits=each.why_not is None, why=why, estimate=each.guess, usd_p50=p50, usd_p90=p90,
         ceiling=ceiling, released_by=traits.released_by if traits else (),
@@ -314,11 +316,10 @@ def _nothing_fits(job: Job, ranking: Ranking, refused: dict[str, list[Offer]], m
         reasons.setdefault(_kind_of(why), f"{_named(cheapest)}: {why}")
     shown = [*reasons.values(), *(f"{s.name}: {s.error}" for s in market.sources if not s.ok)]
     more = f"; and {len(shown) - 5} more reasons" if len(shown) > 5 else ""
-    error = RefusedError(
-        f"nothing fits: {'; '.join(shown[:5])}{more}.",
-        fix="Lower max_steps, raise the budget's caps or max_hours, or allow more providers (launcher offers).",
-        file=job.path,
-    )
+    fix = "Lower max_steps, raise the budget's caps or max_hours, or allow more providers (launcher offers)."
+    if job.resources.nodes > 1:
+        fix = "Take one machine (resources: nodes: 1), or a cloud of SkyPilot's that rents several as one."
+    error = RefusedError(f"nothing fits: {'; '.join(shown[:5])}{more}.", fix=fix, file=job.path)
     error.facts = {"when": "now" if any(each.waits for each in ranking.judged) else "never"}
     return error
 

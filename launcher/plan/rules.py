@@ -63,7 +63,7 @@ class Rules:
             return "puts your account's key on the machine (allow_account_keys_on_hosts is false)"
         if self._job.resources.nodes > 1 and not traits.many_nodes:
             nodes = self._job.resources.nodes
-            return f"rents no {nodes} machines as one; take several GPUs in one machine (nodes: 1)"
+            return f"rents no {nodes} machines as one: take {nodes} GPUs in one machine (nodes: 1)"
         return None
 
 

@@ -42,7 +42,8 @@ SKYPILOT_CLOUDS = (
     "nebius", "oci", "paperspace", "primeintellect", "scp", "seeweb", "shadeform", "slurm", "ssh", "verda",
     "vsphere", "yotta",
 )  # fmt: skip
-NO_MANY_NODES = ("cudo", "fluidstack", "hyperbolic", "runpod", "shadeform", "vast", "yotta")
+#: Those of all clouds in SkyPilot 0.14.1 that lack MULTI_NODE (`_CLOUD_UNSUPPORTED_FEATURES` in sky/clouds/*.py).
+NO_MANY_NODES = ("hyperbolic", "primeintellect", "runpod", "seeweb", "shadeform", "vast", "verda", "vsphere", "yotta")
 
 _TRAITS = {
     "local": LOCAL,

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from launcher.clock import Clock, iso, parse_iso
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.hosts.base import Host
 from launcher.hosts.lease_keys import Address, LeaseKeys
@@ -195,6 +196,7 @@ class SkyPilotProvider:
         if "error" in answer and answer["error"] != "ClusterDoesNotExist":
             raise ProviderError(f"SkyPilot could not end the machine: {answer['words'][:300]}")
 
+    @effect("provider.abandon")
     def abandon(self, label: str) -> bool:
         """End the lease's API server and whoever asks it: both outlive a launcher that was killed, and launch on."""
         lodging = self._lodging(label)
