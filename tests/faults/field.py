@@ -96,6 +96,8 @@ class Field:
     def __init__(self, folder: Path, *words: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        asked = ["git", "-C", str(REPO), "rev-parse", "--short", "HEAD"]
+        self.commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
         self.fast: FastGround = make_ground(folder / "ground")
         (self.fast.folder / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
         self.cloud: Standing = raise_with_image(folder / "state", folder, "--seed", "5", *VAST, *words)

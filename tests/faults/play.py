@@ -11,15 +11,16 @@ from typing import Any
 
 from launcher.clock import iso, parse_iso
 from launcher.ledger import LeaseState
+from launcher.sentinel.marks import is_guarded
 from tests.faults.cases import LAYER, Case
 from tests.faults.field import SHORT_S, Copy, Field, until
 
 STEP_S = {"runpod": 2, "vast": 2, "brev": 61}  # a billing step, and a second for the moment at which it was asked
 AFTER_S = 20.0  # from the deadline until a machine that ends itself must be gone
-#: What is switched off, so that the layer in question is alone; a machine's own deadline is hours away for the first.
-WITHOUT = {
-    "resume": "sentinel,reaper", "sentinel": "reaper", "reaper": "sentinel,watchdog", "watchdog": "sentinel,reaper",
-}  # fmt: skip
+#: What is switched off, so that the layer in question is alone (a machine's own deadline is hours away in the first
+#: two). The sentinel is not switched off for the lower layers: it dies, too, before its first act.
+WITHOUT = {"resume": "sentinel,reaper", "sentinel": "reaper", "reaper": "watchdog", "watchdog": "reaper"}
+AND_THE_SENTINEL = ",sentinel@sentinel.rescue.before"
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Result:
     charged_usd: str = ""  # by our ledger, where it could say so
     state: str = ""
     seconds: float = 0.0
+    commit: str = ""
     faults: list[str] = field(default_factory=list)
 
     def told(self) -> dict[str, Any]:
@@ -48,12 +50,13 @@ def play(ground: Field, case: Case) -> Result:
     """Run one case to its end; never leaves a machine of it behind on the simulated cloud."""
     began, short = time.monotonic(), case.rescue in ("reaper", "watchdog")
     copy = ground.copy(case.provider, case.recipe, SHORT_S if short else None)
-    result = Result(case, ceiling_usd=str(copy.ceiling))
+    result = Result(case, ceiling_usd=str(copy.ceiling), commit=ground.commit)
     fired = copy.root.parent / "fired"
     fired.mkdir()
     env = {
-        "LAUNCHER_FAILPOINT": f"runner@{case.point}", "LAUNCHER_FAILPOINT_FIRED": str(fired),
-        "LAUNCHER_WITHOUT": WITHOUT[case.rescue],
+        "LAUNCHER_FAILPOINT": f"runner@{case.point}" + (AND_THE_SENTINEL if case.who == "both" else ""),
+        "LAUNCHER_FAILPOINT_FIRED": str(fired), "LAUNCHER_WITHOUT": WITHOUT[case.rescue],
+        "LAUNCHER_SENTINEL_PAUSES_S": "0.2,1,4",
     }  # fmt: skip
     try:
         runner = copy.program("launcher.runner", str(copy.root), copy.run, **env)
@@ -61,6 +64,8 @@ def play(ground: Field, case: Case) -> Result:
         result.reached = runner.returncode == -signal.SIGKILL
         if not result.reached:
             result.faults += [f"the runner failed by itself: {said[-300:]}"] if "Traceback" in said else []
+        if case.who == "both" and until(lambda: not is_guarded(copy.home.run_dir(copy.run)), 60) is None:
+            result.faults.append("the sentinel did not die")
         result.alive_at_death = len(copy.alive())
         result.died_at = iso(datetime.now(UTC))
         _rescue(copy, case, result, env)
@@ -117,10 +122,15 @@ def _watchdog(copy: Copy, result: Result, env: dict[str, str]) -> None:
     _reap(copy, result, env)  # the books
 
 
-def _sentinel(copy: Copy, result: Result, env: dict[str, str]) -> None:
-    until(lambda: _is_over(copy), 240)
+def _sentinel(copy: Copy, result: Result, _env: dict[str, str]) -> None:
+    """It acts by itself: it starts another runner, which goes on from the journal."""
+    if until(lambda: _is_over(copy), 240) is None and result.reached:
+        result.faults.append("the sentinel did not bring it to an end within 240 s")
     _credit(copy, result, "sentinel")
-    _resume(copy, result, env)  # the story
+    run = copy.ledger.run(copy.run)
+    result.state = str(run.state)
+    if result.state != "settled":
+        result.faults.append(f"the sentinel ended it as {run.state}: {run.reason}")
 
 
 def _is_over(copy: Copy) -> bool:
