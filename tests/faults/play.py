@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from launcher.clock import iso, parse_iso
+from launcher.clock import parse_iso
 from launcher.ledger import LeaseState
 from launcher.sentinel.marks import is_guarded
 from tests.faults.cases import LAYER, Case
@@ -29,7 +29,6 @@ class Result:
 
     case: Case
     reached: bool = True  # the run came to that failpoint
-    died_at: str = ""
     alive_at_death: int = 0
     rescued_by: str = ""  # L0 … L3; none: no machine was alive
     alive_at_end: int = 0
@@ -67,7 +66,6 @@ def play(ground: Field, case: Case) -> Result:
         if case.who == "both" and until(lambda: not is_guarded(copy.home.run_dir(copy.run)), 60) is None:
             result.faults.append("the sentinel did not die")
         result.alive_at_death = len(copy.alive())
-        result.died_at = iso(datetime.now(UTC))
         _rescue(copy, case, result, env)
     finally:
         _judge(copy, result)
@@ -76,15 +74,6 @@ def play(ground: Field, case: Case) -> Result:
         ground.leave(copy)
         result.seconds = round(time.monotonic() - began, 1)
     return result
-
-
-def _we_ended(copy: Copy, result: Result) -> bool:
-    """Whether all machines were ended by who writes the books: one that went by itself, or before somebody died, is
-
-    booked until it was first seen to be gone, which is later, never less.
-    """
-    ended = [str(row["ended"]) for row in copy.machines()]
-    return result.rescued_by != LAYER["watchdog"] and all(moment > result.died_at for moment in ended)
 
 
 def _rescue(copy: Copy, case: Case, result: Result, env: dict[str, str]) -> None:
@@ -173,9 +162,7 @@ def _judge(copy: Copy, result: Result) -> None:
     if not open_leases and copy.machines():
         if charged < billed - step:
             result.faults.append(f"UNDERBOOKED: the ledger says ${charged}, the bill ${billed}")
-        elif charged > billed + step and _we_ended(copy, result):
-            result.faults.append(f"OVERBOOKED: the ledger says ${charged}, the bill ${billed}")
-        elif charged > copy.ceiling:
+        elif charged > copy.ceiling:  # above the bill it may be: what went by itself is booked until it was seen gone
             result.faults.append(f"OVERBOOKED: the ledger says ${charged} of ${copy.ceiling}, the bill ${billed}")
     keys = list((copy.root / "runs" / copy.run / "keys").rglob("key"))
     if keys and not open_leases and result.rescued_by == LAYER["resume"]:
