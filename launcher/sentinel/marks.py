@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from launcher.failpoints import effect
 from recipes.supervise import is_held
 
 LOCK, LOG, NOTE, FINISHED = "sentinel.lock", "sentinel.log", "sentinel.json", "finished"
@@ -21,12 +22,14 @@ def is_guarded(run_dir: Path) -> bool:
     return is_held(run_dir / LOCK)
 
 
+@effect("sentinel.mark")
 def mark_finished(run_dir: Path) -> None:
     """Tell the sentinel that it may go. Without the mark it asks the ledger: a full disk costs that, no more."""
     with suppress(OSError):
         (run_dir / FINISHED).touch()
 
 
+@effect("sentinel.unmark")
 def unmark(run_dir: Path) -> None:
     """A runner lives: what an earlier one said is no more true (of a ledger that came back from a copy, say)."""
     with suppress(OSError):

@@ -4,8 +4,8 @@ strace and not Python's own audit events: those do not see what a library writte
 OpenSSL and libc open files), and what a library adds later must not go unseen either. The failpoints' log is one
 write each, so that the trace itself says between which two of them a system call lies. A call is within an effect
 when the thread that makes it has passed `.before` and not yet `.after`; a thread that never passes any (paramiko's
-readers, fabric's workers) works for the main thread, and is judged by where that one is. What a child process does is
-the effect in which it was started.
+readers, fabric's workers) works for the main thread, and is judged by where that one is; what it sends on a
+connection that stands is left out. What a child process does is the effect in which it was started.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ def read(lines: Iterable[str], log: str) -> Iterator[Act]:
                 _pass(thread, mark[1], mark[2])
         elif called and called != "execve":  # a process that becomes another was started by this one, above
             what = _outside(called, rest)
+            if called in _SENDS[1:] and tid != first and not thread.stack:
+                continue  # ssh's own, on a line that stands (keep-alive, a session opened ahead)
             if what and what != log:
                 yield _act(threads, first, tid, called, what)
 
