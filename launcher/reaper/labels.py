@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 MARGIN = timedelta(minutes=10)  # beyond a deadline, by the provider's own clock: for a release that is under way
 #: The same where the provider's time is not known, and this computer's clock may be an hour off.
 UNSURE = timedelta(minutes=70)
-_LABEL = re.compile(r"pl-(?P<owner>.+)-(?P<run>[0-9a-f]{6})-[0-9a-f]{8}-(?P<ends>\d{8}T\d{6})", re.ASCII)
+_LABEL = re.compile(r"pl-(?P<owner>.+)-(?P<lease>(?P<run>[0-9a-f]{6})-[0-9a-f]{8})-(?P<ends>\d{8}T\d{6})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Label:
     owner: str
     run: str
     ends: datetime
+    lease: str  # the id of the lease that was meant when it was written
 
     @classmethod
     def read(cls, text: str) -> Label | None:
@@ -31,7 +32,7 @@ class Label:
             ends = datetime.strptime(found["ends"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         except ValueError:  # the 31st of a month that has none: nobody of ours wrote that
             return None
-        return cls(text, found["owner"], found["run"], ends)
+        return cls(text, found["owner"], found["run"], ends, found["lease"])
 
 
 @dataclass(frozen=True)

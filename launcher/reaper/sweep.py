@@ -271,6 +271,9 @@ class _Reaper:
         run_dir = self._home.run_dir(label.run)
         if self._ledger is None or not (run_dir / "runner.lock").exists() or is_running(run_dir):
             return False  # a ledger that only cannot be asked just now may know it
+        keys = self._home.root.glob(f"runs/*/keys/{label.lease}")
+        if any(is_running(folder.parent.parent) for folder in keys):
+            return False  # it was handed over, and whoever has it now lives
         last = max(path.stat().st_mtime for path in (run_dir, *run_dir.iterdir()))
         return self._clock.now().timestamp() - last > MARGIN.total_seconds()
 

@@ -206,6 +206,19 @@ def test_a_deleted_ledger_leaves_no_machine_behind_and_takes_none_from_a_living_
     assert ground.machines() == {FOREIGN}
 
 
+def test_a_machine_that_was_handed_over_is_spared_while_whoever_has_it_lives(ground: Ground) -> None:
+    ground.clock.time = datetime.now(UTC)
+    lease = ground.rent("key")
+    started(ground, lease.run)
+    holder = started(ground, "cccccc")
+    (holder / "keys" / lease.lease).mkdir(parents=True)
+    lose(ground)
+    ground.clock.time += MARGIN + timedelta(minutes=1)
+    with runner_lock(holder):
+        assert labels(reap(ground.home, ground.ledger, ground.clock).seen) == [lease.label]
+    assert labels(reap(ground.home, ground.ledger, ground.clock).released) == [lease.label]
+
+
 def test_a_ledger_of_yesterday_ends_nothing_that_lives_and_keeps_nothing_that_is_dead(
     ground: Ground, tmp_path: Path
 ) -> None:
