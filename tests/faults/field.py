@@ -18,6 +18,7 @@ from queue import Queue
 from typing import Any
 
 from tests.cloud.conftest import Standing
+from tests.faults.program import Program
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tests" / "launcher" / "run"))
@@ -74,13 +75,10 @@ class Copy:
     def billed(self) -> Decimal:
         return sum((Decimal(str(row["usd"])) for row in self.machines()), Decimal(0))
 
-    def program(self, module: str, *words: str, **env: str) -> subprocess.Popen[str]:
+    def program(self, module: str, *words: str, **env: str) -> Program:
         """`python -m MODULE …` as this launcher, in a session of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *words], cwd=self.root.parent, text=True, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**self.field.env, "LAUNCHER_HOME": str(self.root), **env},
-        )  # fmt: skip
+        held = {**self.field.env, "LAUNCHER_HOME": str(self.root), **env}
+        return Program(module, words, held, self.root.parent)
 
     def verb(self, *words: str, timeout_s: float = 300, **env: str) -> tuple[int, dict[str, Any], str]:
         """A verb with --json: (exit code, its object, stderr)."""
@@ -113,7 +111,8 @@ class Field:
     def env(self) -> dict[str, str]:
         """What every process of it needs; nothing of ours that a shell around it may have set."""
         held = {name: value for name, value in os.environ.items() if not name.startswith("LAUNCHER_")}
-        path = f"{self.cloud.env['PATH']}{os.pathsep}{os.environ['PATH']}"
+        # This very Python for `#!/usr/bin/env python3`, too: a shim that looks for one costs more than it runs.
+        path = os.pathsep.join([self.cloud.env["PATH"], str(Path(sys.executable).parent), os.environ["PATH"]])
         return {**held, **self.cloud.env, "PATH": path, "CI": "", "PYTHONPATH": str(REPO),
                 "LAUNCHER_RECIPE_PYTHON": str(self.fast.python), "LAUNCHER_LINE_PATIENCE_S": "20"}  # fmt: skip
 
