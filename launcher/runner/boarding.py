@@ -41,7 +41,7 @@ from launcher.runner.mirror import Mirror
 MOST_LEASES = 6  # tried for one run, those that were sold out included
 LOOK_S = 2.0  # between two questions to a provider about a machine that boots
 LEAST_DISK_GB = 20
-_HELD_ON = (LeaseState.RELEASING, LeaseState.RELEASE_PENDING)
+_LEFT = (LeaseState.RELEASING, LeaseState.RELEASE_PENDING, LeaseState.RELEASED)
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,23 @@ class Boarding:
 
         Raises Ending when there is none inside the approval, with what the last one's trouble was.
         """
+        self._finish_leaving()
         while True:
             live = self.live()
-            if any(lease.state in _HELD_ON for lease in live):
-                raise failed("the runner died while releasing; nothing is left to do")
             lease = live[-1] if live else self._intend(self._next())
             try:
                 return self._board(lease)
             except _NotThis as not_this:
                 self.leave(lease, not_this.ending, never_created=not_this.refused)
+
+    def _finish_leaving(self) -> None:
+        """Release and charge what an earlier runner was leaving when it died: what is left to spend stands on it."""
+        left = [lease for lease in self._ledger.leases(self._run_id) if lease.state in _LEFT]
+        if len(self._ledger.charges(self._run_id)) == len(left):
+            return
+        for lease in left:
+            if not self.end(lease):
+                raise failed(f"{lease.provider} did not confirm that {lease.label} is released")
 
     def live(self) -> list[Lease]:
         """The leases that are not released."""
