@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from launcher.cli.output import Output, complain, tell
+from launcher.cli.unheard import open_streams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,6 +151,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(args: list[str]) -> int:
     json_mode = "--json" in args
+    open_streams()
     try:
         _end_on_sigterm()
         for stream in (sys.stdout, sys.stderr):

@@ -25,10 +25,12 @@ def command(file: Path, offers: Path | None, **given: Any) -> int:
     failed, 2 bad input, 130 stopped by hand, 4 refused or still waiting, 8 stopped at a limit, 7 a gate said no, 0.
     """
     from launcher.batch.whole import run_batch
+    from launcher.cli.unheard import go_on_unheard
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.plan import Wishes
 
     ctx = context()
+    go_on_unheard()
     home = Home.find(ctx.home)
     return run_batch(file, home, SystemClock(), Wishes(offers=offers), consent_of(given), ctx.out)

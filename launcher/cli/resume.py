@@ -14,6 +14,7 @@ from launcher.cli import common_options, context
 def command(run: str, detach: bool) -> int:
     """Go on with RUN where its journal says it was; a run that is over says how it ended."""
     from launcher.cli.follow_run import follow
+    from launcher.cli.unheard import go_on_unheard
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.ledger import Ledger
@@ -21,6 +22,7 @@ def command(run: str, detach: bool) -> int:
     from launcher.workflow import begin, is_finished
 
     ctx, clock = context(), SystemClock()
+    go_on_unheard()
     home = Home.find(ctx.home)
     ledger = Ledger.open(home, clock)
     found = ledger.run(run)

@@ -20,12 +20,14 @@ from launcher.cli.plan_options import choice_options, consent_of, consent_option
 def command(job: Path, detach: bool, **given: Any) -> int:
     """Plan JOB, confirm, execute; a second launch of the same live job finds the first."""
     from launcher.cli.follow_run import follow, launch
+    from launcher.cli.unheard import go_on_unheard
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.job import load_job
     from launcher.workflow import plan_job
 
     ctx, clock = context(), SystemClock()
+    go_on_unheard()
     home, wishes, consent = Home.find(ctx.home), wishes_of(given), consent_of(given)
     planned = plan_job(load_job(job), home, clock, wishes)
     ledger, run = launch(planned, consent, home, clock, ctx.out)

@@ -14,6 +14,7 @@ from launcher.cli import common_options, context
 def command(run: str, now: bool) -> int:
     """Stop RUN: keep the best model so far, then release (works on a run whose runner died, too)."""
     from launcher.cli.follow_run import follow
+    from launcher.cli.unheard import go_on_unheard
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.ledger import Ledger
@@ -21,6 +22,7 @@ def command(run: str, now: bool) -> int:
     from launcher.workflow import begin, is_finished
 
     ctx, clock = context(), SystemClock()
+    go_on_unheard()
     home = Home.find(ctx.home)
     ledger = Ledger.open(home, clock)
     found = ledger.run(run)

@@ -35,12 +35,14 @@ def command(path: Path, general: Path | None, base: str | None, transcripts: Pat
             budget: str | None, **given: Any) -> int:  # fmt: skip
     """Import PATH, measure the base model, plan, fine-tune, measure again, and write a receipt."""
     from launcher.cli.follow_run import follow, launch
+    from launcher.cli.unheard import go_on_unheard
     from launcher.clock import SystemClock
     from launcher.home import Home
     from launcher.tune import Wishes, measure_baseline, prepare_job
     from launcher.workflow import plan_job
 
     ctx, clock = context(), SystemClock()
+    go_on_unheard()
     home = Home.find(ctx.home)
     wishes = Wishes(
         recordings=path, general=general, base=base, transcripts=transcripts, out=out, group_by=group_by,

@@ -115,7 +115,10 @@ def charge(ledger: Ledger, lease: Lease, provider: Provider) -> Usd:
     if lease.machine is None:
         ledger.charge(lease, ZERO, "never created")
         return ZERO
-    found = cost_until(lease, provider, lease.proof[0].partition(" ")[0] if lease.proof else lease.updated_at)
+    ended = (lease.machine or {}).get("facts", {}).get("ended_at")  # known before it could be written here
+    found = cost_until(
+        lease, provider, str(ended or (lease.proof[0].partition(" ")[0] if lease.proof else lease.updated_at))
+    )
     ledger.charge(lease, found.amount, found.source)
     return found.amount
 

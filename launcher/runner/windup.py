@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
 from launcher.money import Usd
 from launcher.plan import plan_of
 from launcher.providers.registry import provider_named
-from launcher.providers.release import charge, end, machine_of, release
+from launcher.providers.release import as_held, charge, end, machine_of, release
 from launcher.report.after_run import write_receipt_alone, write_reports
 from launcher.runner.ending import Ending, in_words, say_all
 
@@ -34,15 +35,19 @@ def can_read(run: Run) -> bool:
 
 
 def wind_up(home: Home, ledger: Ledger, run: Run, clock: Clock, why: Ending = OTHER_VERSION,
-            by: Layer | None = None) -> ExitCode:  # fmt: skip
+            by: Layer | None = None, ended: Mapping[str, dict[str, Any]] | None = None) -> ExitCode:  # fmt: skip
     """Release every lease of the run with proof, settle, and say so; nothing is collected. Returns the exit code.
 
     The run, where it is not over, ends as `why` says. One lease that cannot be released keeps no other from it. The
-    journal says which leases were released `by` a layer that stepped in.
+    journal says which leases were released `by` a layer that stepped in. `ended`: the machines (by lease) that were
+    gone before the ledger could be told of it; they are charged until then.
     """
     if not run.over:
         ledger.move_run(run.run, why.state, reason=why.reason, exit_code=int(why.code))
     held = [lease for lease in ledger.leases(run.run) if lease.state is not LeaseState.RELEASED]
+    for lease in held:
+        if ended and lease.lease in ended:
+            ledger.tell_lease(lease.lease, ended[lease.lease])
     released = all([_ended(home, ledger, lease, clock) for lease in ledger.leases(run.run)])  # noqa: C419  each one
     gone = {lease.lease for lease in ledger.leases(run.run) if lease.state is LeaseState.RELEASED}
     if by and (done := [lease.lease for lease in held if lease.lease in gone]):
@@ -53,22 +58,27 @@ def wind_up(home: Home, ledger: Ledger, run: Run, clock: Clock, why: Ending = OT
     return code
 
 
-def end_unrecorded(home: Home, leases: list[Lease], clock: Clock) -> Iterator[str]:
-    """Have the machines of leases ended at their providers although the ledger cannot be written; says what it did.
+def end_unrecorded(home: Home, lease: Lease, clock: Clock) -> tuple[str, dict[str, Any] | None]:
+    """Have a lease's machine ended although the ledger cannot be written: (what came of it, the machine once gone).
 
-    Safe to repeat, before or after a release that is recorded: whatever is gone then is proven and charged there.
+    Safe to repeat, before or after a release that is recorded. The machine is as the ledger holds one, and says when
+    it was gone.
     """
-    for lease in leases:
-        if lease.state is LeaseState.RELEASED:
-            continue
-        try:
-            provider = provider_named(lease.provider, home, clock, lease.via)
-            listed_by = parse_iso(lease.created_at) + timedelta(seconds=provider.traits.listing_lag_s)
-            machine = machine_of(lease) if lease.machine else None
-            proof, presence = end(machine, lease.label, provider, clock, not_before=listed_by)
-            yield f"{lease.label}: {', '.join(proof) or f'{presence.value}: not proven to be gone'}"
-        except Exception as error:  # noqa: BLE001  the other machines are ended all the same
-            yield f"{lease.label}: {in_words(error)}"
+    try:
+        provider = provider_named(lease.provider, home, clock, lease.via)
+        listed_by = parse_iso(lease.created_at) + timedelta(seconds=provider.traits.listing_lag_s)
+        machine = machine_of(lease) if lease.machine else None
+        found = [machine] if machine else []
+        proof, presence = end(machine, lease.label, provider, clock, not_before=listed_by, found=found.append)
+    except Exception as error:  # noqa: BLE001  the other machines are ended all the same
+        return f"{lease.label}: {in_words(error)}", None
+    if not proof:
+        return f"{lease.label}: {presence.value}: not proven to be gone", None
+    told = f"{lease.label}: {', '.join(proof)}"
+    if not found:
+        return told, None
+    gone = proof[0].partition(" ")[0]
+    return told, as_held(replace(found[0], facts={**found[0].facts, "ended_at": gone}))
 
 
 def _ended(home: Home, ledger: Ledger, lease: Lease, clock: Clock) -> bool:

@@ -52,6 +52,7 @@ def main(home: str, run: str) -> int:
 def watch(home: str, run: str, run_dir: Path) -> None:
     """Until nothing is left of the run: wait for its runner to die, then have it rescued."""
     deaths = tries = 0
+    memory = b""  # of a rescue, for the next one: what it could write nowhere
     while True:
         since = time.monotonic()
         while is_held(run_dir / "runner.lock"):
@@ -65,7 +66,7 @@ def watch(home: str, run: str, run_dir: Path) -> None:
         pause_s = AGAIN_S[min(tries - 1, len(AGAIN_S) - 1)] if tries else pauses[min(deaths, len(pauses) - 1)]
         if _somebody_came(run_dir, pause_s):
             continue
-        code = _rescue(home, run, most_left=max(0, len(pauses) - deaths))
+        code, memory = _rescue(home, run, max(0, len(pauses) - deaths), memory)
         if code == DONE:
             return
         if code == WATCH:
@@ -92,13 +93,14 @@ def _somebody_came(run_dir: Path, seconds: float) -> bool:
 
 
 @effect("sentinel.rescue")
-def _rescue(home: str, run: str, most_left: int) -> int:
-    """A process that knows ledger and providers, and is gone when it is done: its exit code."""
-    command = [sys.executable, "-m", "launcher.sentinel.rescue", home, run, str(most_left)]
+def _rescue(home: str, run: str, most: int, memory: bytes) -> tuple[int, bytes]:
+    """A process that knows ledger and providers, and is gone when it is done: (its exit code, what to remember)."""
+    command = [sys.executable, "-m", "launcher.sentinel.rescue", home, run, str(most)]
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, check=False, timeout=LONGEST_S).returncode
+        done = subprocess.run(command, input=memory, stdout=subprocess.PIPE, check=False, timeout=LONGEST_S)
     except (OSError, subprocess.SubprocessError, MemoryError):  # no process to be had, or one that never ended
-        return AGAIN
+        return AGAIN, memory
+    return done.returncode, done.stdout or memory
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 Reads the journal and starts another runner, which goes on from there; where that was tried often enough (MOST more
 may be), or somebody asked for release now, it releases with proof and settles. It holds the runner's lock while it
 releases, as a runner and `launcher reap` do: of the three only one is ever at work. The exit code tells the sentinel
-what to do next.
+what to do next. While the ledger cannot be written (a full disk), machines are ended all the same, and when they were
+is said on stdout: the sentinel keeps it, and gives it to the next rescue on stdin.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from launcher import redact
 from launcher.clock import Clock, SystemClock, iso
@@ -17,7 +21,7 @@ from launcher.errors import ExitCode, LauncherError, LedgerError
 from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.layers import note_rescue
-from launcher.ledger import Ledger, Run, RunState
+from launcher.ledger import LeaseState, Ledger, Run, RunState
 from launcher.runner.control import is_running, last_words, runner_lock, spawn, stop_asked
 from launcher.runner.ending import Ending, in_words, say, say_all
 from launcher.runner.mirror import Mirror
@@ -31,7 +35,7 @@ def main(home_root: str, run_id: str, most: str) -> int:
     redact.install()
     home, clock = Home(Path(home_root)), SystemClock()
     try:
-        return _Rescue(home, run_id, clock).go(int(most))
+        return _Rescue(home, run_id, clock, _remembered(sys.stdin.read())).go(int(most))
     except LauncherError as error:
         _say(clock, str(error))
     except Exception as error:  # noqa: BLE001  it is tried again, for as long as something may be left
@@ -41,8 +45,9 @@ def main(home_root: str, run_id: str, most: str) -> int:
 
 
 class _Rescue:
-    def __init__(self, home: Home, run_id: str, clock: Clock) -> None:
+    def __init__(self, home: Home, run_id: str, clock: Clock, ended: dict[str, Any]) -> None:
         self._home, self._run_id, self._clock, self._dir = home, run_id, clock, home.run_dir(run_id)
+        self._ended = ended  # lease -> its machine as it was when it was gone, not in the ledger yet
         self._ledger = Ledger.open(home, clock)
 
     def go(self, most: int) -> int:
@@ -70,7 +75,10 @@ class _Rescue:
             note_rescue(self._ledger, run.run, "sentinel", "went on", state=str(run.state), said=died)
         except LedgerError as error:  # another runner may find the disk free again
             _say(self._clock, str(error))
-        spawn(self._home, run.run, self._clock)
+        try:
+            spawn(self._home, run.run, self._clock)
+        except (LauncherError, OSError) as error:  # a runner that dies at once has been tried, as any other
+            _say(self._clock, str(error))
         return WATCH
 
     def _release(self, run: Run) -> int:
@@ -80,15 +88,24 @@ class _Rescue:
         why = self._why(run)
         _say(self._clock, f"releasing: {why.reason}")
         try:
-            code = wind_up(self._home, self._ledger, run, self._clock, why, by="sentinel")
+            code = wind_up(self._home, self._ledger, run, self._clock, why, by="sentinel", ended=self._ended)
         except LedgerError as error:
             _say(self._clock, str(error))
-            with effect("sentinel.blind"):
-                for words in end_unrecorded(self._home, self._ledger.leases(run.run), self._clock):
-                    _say(self._clock, f"not in the ledger yet: {words}")
+            self._end_unrecorded(run)
             return AGAIN
         _say(self._clock, "release pending" if code is ExitCode.RELEASE_PENDING else "released")
         return DONE if self._is_finished(self._ledger.run(run.run)) else AGAIN
+
+    @effect("sentinel.blind")
+    def _end_unrecorded(self, run: Run) -> None:
+        for lease in self._ledger.leases(run.run):
+            if lease.state is not LeaseState.RELEASED and lease.lease not in self._ended:
+                words, machine = end_unrecorded(self._home, lease, self._clock)
+                _say(self._clock, f"not in the ledger yet: {words}")
+                if machine is not None:
+                    self._ended[lease.lease] = machine
+        sys.stdout.write(json.dumps(self._ended))
+        sys.stdout.flush()
 
     def _why(self, run: Run) -> Ending:
         """How a run ends whose runner does not come back."""
@@ -103,6 +120,13 @@ class _Rescue:
         died = last_words(self._dir)
         words = f"its runner died again and again{f' ({died})' if died else ''}; its sentinel released"
         return Ending(RunState.FAILED, ExitCode.RECIPE_FAILED, words)
+
+
+def _remembered(text: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        held = json.loads(text)
+        return held if isinstance(held, dict) else {}
+    return {}
 
 
 def _say(clock: Clock, words: str) -> None:
