@@ -11,6 +11,7 @@ from typing import Any
 from launcher.clock import Clock, parse_iso
 from launcher.errors import ExitCode, LedgerError, StateError
 from launcher.home import Home
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.layers import Layer, note_rescue
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState
 from launcher.money import Usd
@@ -89,6 +90,8 @@ def _ended(home: Home, ledger: Ledger, lease: Lease, clock: Clock) -> bool:
         if ended.state is not LeaseState.RELEASED:
             return False
         charge(ledger, ended, provider)
+        with suppress(OSError):
+            LeaseKeys(home.run_dir(lease.run) / "keys" / lease.lease).destroy()
     except LedgerError:
         raise  # nothing can be told without it
     except Exception:  # noqa: BLE001  the other machines are released all the same, and this one is pending

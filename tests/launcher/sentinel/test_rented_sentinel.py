@@ -20,6 +20,7 @@ from tests.cloud.conftest import Standing, until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 YES = ("--confirm", "YES", "--max-cost", "3")
+HURRIED = {"LAUNCHER_SENTINEL_PAUSES_S": "0.2"}  # one more runner
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_a_disk_that_is_full_here_keeps_nothing_from_being_released(
     small_disk: Path, ground: RentedGround, attended: Attended
 ) -> None:
     """Neither a model nor a word can be kept: the machine is ended, and told of once there is room again."""
-    process = ground.start("run", ground.job("vast", steps=40, step_s=0.1), *YES)
+    process = ground.start("run", ground.job("vast", steps=40, step_s=0.1), *YES, **HURRIED)
     run = attended.only()
     attended.far(run, 3)
     filler = small_disk / "filler"
