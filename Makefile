@@ -4,7 +4,7 @@ WORKERS ?= 2
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 test-ledger test-skypilot faults bench clean
+.PHONY: help env demo rehearse lint test test-nemo27 test-ledger test-skypilot test-ci-cancel faults bench clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-ledger   64 processes x 50 rounds against one cap, on SQLite and PostgreSQL, killed at random"
 	@echo "make faults  kill us at every failpoint on a simulated cloud (as root; hours; CASES='runpod resume 0:40')"
 	@echo "make test-skypilot   every row of the providers' conformance suite through SkyPilot, too"
+	@echo "make test-ci-cancel   50 CI runs cancelled at random moments of renting, and what the reaper leaves of them"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
 	@echo "make clean   remove both environments and the caches"
@@ -60,6 +61,11 @@ faults: env
 # A launch through SkyPilot takes half a minute and most rows need one: make test runs those that matter most.
 test-skypilot: env
 	LAUNCHER_TEST_WHOLE=1 $(VENV)/python -m pytest tests/launcher/providers/test_provider_conformance.py -k skypilot
+
+# The cancelled CI runs and the shut laptops at their full number (as root; make test cancels two, and shuts two).
+test-ci-cancel: env
+	LAUNCHER_TEST_CANCELS=50 LAUNCHER_FAULTS=all $(VENV)/python -m pytest -s \
+	  tests/launcher/run/test_ci_cancel.py tests/launcher/run/test_laptop_shut.py
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done

