@@ -97,6 +97,8 @@ def stage_code(target: Path) -> None:
     source = Path(recipes.__file__).parent
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(source, target / "recipes", ignore=ignore, dirs_exist_ok=True)
+    for path in (target / "recipes", *(target / "recipes").rglob("*")):  # the modes of an installation are not ours
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def code_digest(*packages: str) -> str:

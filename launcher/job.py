@@ -206,9 +206,25 @@ def fault_of_base(spec: BaseModel) -> tuple[str, str] | None:
         return "a base on this machine must be a .nemo file.", "Name the file itself, or a pretrained model."
     if looks_like_path(base) and not Path(base).is_file():
         return "no such .nemo file.", "Give a path relative to the job file, or a pretrained name."
+    harm = _harm_in(Path(base)) if looks_like_path(base) else None
+    if harm is not None:
+        return harm, "Get it from who made it, and save it with NeMo."
     reason = refusal(base)
     if reason is not None and not getattr(spec, "allow_unsupported_base", False):
         return reason, ""
+    return None
+
+
+def _harm_in(path: Path) -> str | None:
+    """What a .nemo would do beside being a model, if anything. One that is merely broken, the recipe tells of."""
+    from recipes.models.archive import BadModelFile, HarmfulModelFile, read_config
+
+    try:
+        read_config(path)
+    except HarmfulModelFile as error:
+        return f"{str(error).removeprefix(f'{path}: ')}."
+    except BadModelFile:
+        return None
     return None
 
 

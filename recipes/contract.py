@@ -134,7 +134,7 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, An
             offset += len(line)
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # a line torn by a crash and then appended to: skip it, keep the rest
             if isinstance(event, dict):
                 yield offset, event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from launcher.hosts.shared import SharedLine
 
 # Box-side settings beside those a recipe may see anywhere: where the machine keeps its GPU's libraries.
 PASSED_THERE = (*PASSED, "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "CONDA_PREFIX")
+WATCHDOG = "watchdog"  # the step that ends the machine when nobody else does: it is left until the end
 _PLAIN = re.compile(r"/[A-Za-z0-9._/-]+")
 # Text shrinks to a third on the way. Sound and weights do not: what could be saved there, FLAC has saved.
 _SQUEEZED = ("-z", "--skip-compress=flac/wav/mp3/ogg/opus/m4a/nemo/ckpt/safetensors/gz/zip/zst")
@@ -171,6 +173,23 @@ class SshHost:
     def wipe(self) -> None:
         """Remove the lease's folder. Space that was freed is the provider's to overwrite: no program there can."""
         self._ask("wipe")
+
+    def wipe_within(self, within_s: float) -> None:
+        """End every step but the watchdog, and remove the lease's folder; raises when that is not done by then."""
+        patience = replace(self._patience, total_s=within_s, answer_s=within_s, connect_s=min(10.0, within_s))
+        link = Link(self.address, self._keys, self._clock, patience, self.box_python)
+        ends = self._now() + within_s
+        try:
+            while steps := [s for s in link.ask("running", root=self.root)["steps"] if s != WATCHDOG]:
+                for step in steps:
+                    link.ask("signal", root=self.root, step=step, signum=int(signal.SIGKILL),
+                             token=secrets.token_hex(8))  # fmt: skip
+                if self._now() > ends:
+                    raise HostError(f"{', '.join(map(str, steps))} did not end on {self.address}")
+                self._clock.sleep(0.1)
+            link.ask("wipe", root=self.root)
+        finally:
+            link.close()
 
     def close(self) -> None:
         """Hang up; the next request calls again."""

@@ -111,10 +111,15 @@ class Allowed(_Value):
     budget: str = ""  # under whose caps
     instead_usd_per_hour: Usd = ZERO  # of another machine, where this one is not to be had
 
+    def may_hold(self, offer: Offer) -> bool:
+        """Whether the data may go there at all: phi never to a stranger's machine, whoever trusts its provider."""
+        return not (self.sensitivity == "phi" and offer.trust == "marketplace")
+
     def covers_instead(self, offer: Offer) -> bool:
         """Whether this offer may be rented where the chosen one is not to be had, inside the same amount."""
         return (
-            offer.provider in self.providers
+            self.may_hold(offer)
+            and offer.provider in self.providers
             and offer.trust in self.trust
             and offer.usd_per_hour <= max(self.instead_usd_per_hour, self.max_usd_per_hour)
             and (not self.regions or offer.region in self.regions)
@@ -123,7 +128,8 @@ class Allowed(_Value):
     def covers(self, offer: Offer) -> bool:
         """Whether this offer is inside what was approved."""
         return (
-            offer.provider in self.providers
+            self.may_hold(offer)
+            and offer.provider in self.providers
             and offer.trust in self.trust
             and offer.usd_per_hour <= self.max_usd_per_hour
             and (not self.regions or offer.region in self.regions)

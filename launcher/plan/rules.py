@@ -55,6 +55,8 @@ class Rules:
         trust = self.trust_of(offer)
         if trust not in self._budget.allow_trust:
             return f"a {trust} host, which the budget does not allow"
+        if self._job.data.sensitivity == "phi" and offer.trust == "marketplace":  # whatever the budget calls it
+            return "a marketplace host: phi data may not go there"
         if trust not in self._where:
             return f"a {trust} host: {self._job.data.sensitivity} data may not go there"
         if not traits.proves_release and not self._budget.allow_unproven:

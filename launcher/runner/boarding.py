@@ -38,6 +38,7 @@ from launcher.providers.release import as_held, charge, machine_of, release
 from launcher.runner.ending import Ending, failed, in_words
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.mirror import Mirror
+from launcher.runner.wiping import wipe
 
 MOST_LEASES = 6  # tried for one run, those that were sold out included
 LOOK_S = 2.0  # between two questions to a provider about a machine that boots
@@ -120,6 +121,7 @@ class Boarding:
         was = self._ledger.leases(self._run_id)
         lease = next(held for held in was if held.lease == lease.lease)
         provider = self.provider_of(lease)
+        wipe(lease, self._plan, provider, LeaseKeys(self._dir / "keys" / lease.lease), self._mirror, self._clock)
         released = release(self._ledger, lease, provider, self._clock, never_created=never_created)
         self._mirror.say("lease", lease=lease.lease, state=released.state.value, proof=released.proof or [])
         if released.state is not LeaseState.RELEASED:
@@ -160,7 +162,8 @@ class Boarding:
         return None
 
     def _approved(self) -> Iterator[Candidate]:
-        yield self._plan.choice
+        if self._plan.is_free or self._plan.allowed.may_hold(self._plan.choice.offer):
+            yield self._plan.choice
         if self._plan.is_free:
             return
         for candidate in self._plan.candidates:

@@ -10,6 +10,12 @@ from launcher.failpoints import effect
 from launcher.hosts.base import Host
 from recipes.contract import COMPLETE, Artifact, sha256_of, write_json
 
+#: Names in a run's folder that no machine may write: a stranger's ssh_config would be a stranger's command here.
+OURS = frozenset({
+    "keys", "specs", "bundle", "flac", "kept", "before", "after", "events.jsonl", "plan.json", "sent.json",
+    "control.json", "question.json", "answer.json", "watched.lock", "gate.json", "decision.json", "receipt.json",
+    "report.html", "leaderboard.md", "stop", "trim.json", "complete.json", "finetune.log", "before.log", "after.log",
+})  # fmt: skip
 TRIES = 3  # of one artefact, when what arrives does not hash as promised
 
 
@@ -63,6 +69,10 @@ def read_there(host: Host, out: str) -> list[Artifact]:
         raise RecipeError("the recipe said it was done but wrote no whole COMPLETE.json") from error
     for artifact in found:
         parts = Path(artifact.path).parts
-        if not parts or Path(artifact.path).is_absolute() or ".." in parts or "\0" in artifact.path:
+        if not parts or Path(artifact.path).is_absolute() or ".." in parts or not artifact.path.isprintable():
             raise RecipeError(f"an artefact's path leads outside: {artifact.path!r}")
+        if any(part.startswith((".", "-")) for part in parts) or parts[0].lower() in OURS or (
+            parts[0].lower().startswith(("runner.", "sentinel."))
+        ):
+            raise RecipeError(f"an artefact has the name of a file that is the launcher's own: {artifact.path!r}")
     return found

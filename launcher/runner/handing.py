@@ -56,6 +56,9 @@ class Handing:
         if waits is None or waits.run != self.run_id or stop_asked(self.home.run_dir(run.run)) is not None:
             return False
         try:
+            mine = self.ledger.run(self.run_id)
+            if "phi" in {plan_of(each.run, each.plan).allowed.sensitivity for each in (mine, run)}:
+                return False  # one run's machine alone, wiped and released after it
             choice = plan_of(run.run, run.plan).choice
         except StateError:
             return False

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from launcher.events import sound
 from launcher.failpoints import effect
 from launcher.hosts.base import Host
 from recipes.contract import EVENTS, EventLog, read_events
@@ -95,10 +96,11 @@ class Mirror:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict):
         return None
+    event = sound(event)
     for reserved in ("step_name", "src", "at"):
         event.pop(reserved, None)
     if "step" in event:  # the recipe's step counter; `step` here names the step of the run

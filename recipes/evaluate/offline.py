@@ -21,16 +21,19 @@ BATCHES_A_CALL = 8  # how often progress shows: transcribe() itself tells nothin
 
 def open_model(name: str, device: str = "auto", log: Path | None = None) -> Any:
     """A NeMo model from a .nemo file or a pretrained name, ready to transcribe; NeMo's words go to `log`."""
+    from recipes.models import opening
     from recipes.models.quiet import import_nemo_quietly
 
+    is_path = name.endswith(".nemo") or Path(name).is_file()
+    try:
+        opening.check_base(name, is_path=is_path, allow_unsupported=True)
+    except RecipeFailure as failure:
+        raise RecipeFailure(failure.code, f"model {failure.message.removeprefix('base: ')}") from failure
     import_nemo_quietly(log)
     import torch
 
-    from recipes.models import opening
-
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeFailure(RecipeExit.BAD_INPUT, "device: cuda was asked for, and there is no CUDA GPU here.")
-    is_path = name.endswith(".nemo") or Path(name).is_file()
     try:
         model = opening.open_model(name, is_path=is_path)
     except RecipeFailure as failure:

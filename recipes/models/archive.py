@@ -1,7 +1,8 @@
 """Looks into a .nemo before anything unpacks it: a tar with a config and weights, and nothing that could do harm.
 
 Needs no torch. A .nemo holds a YAML config whose `_target_` keys name classes to build, and a pickled state
-dict; both come from strangers.
+dict; both come from strangers. There is no way to load one all the same: weights that NeMo saved are plain tensors,
+and so need none.
 """
 
 from __future__ import annotations
@@ -14,15 +15,26 @@ from typing import Any
 
 import yaml
 
+from recipes.models.pickles import ForeignPickle, check_torch_file
+
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 
-#: Packages whose classes a model config may name.
-TRUSTED = ("nemo.", "torch.", "torchaudio.", "lightning.", "pytorch_lightning.")
-_MOST_CONFIG_BYTES = 64 << 20
+#: Packages whose classes a model config may name: no functions that fetch, load or run something are in them.
+TRUSTED = ("nemo.", "torch.nn.", "torch.optim.", "torchaudio.transforms.", "lightning.pytorch.", "pytorch_lightning.")
+_MOST_CONFIG_BYTES = 16 << 20
+_MOST_MEMBERS = 10_000
+_MOST_BYTES = 256 << 30  # of all members; no speech model comes near
+_MOST_RATIO = 50  # to one that a packed archive may hold; weights hardly shrink at all
+_PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill")
+_SECRETIVE = re.compile(r"\$\{\s*(?:oc\.)?env\s*:")  # OmegaConf would put the environment into the model
 
 
 class BadModelFile(Exception):  # noqa: N818  (says what it is about)
     """A .nemo that we will not load; the message names the file, the member and why."""
+
+
+class HarmfulModelFile(BadModelFile):
+    """One that would do something else than be a model: write elsewhere, run a program, fill a disk."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -35,10 +47,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise BadModelFile(f"{path}: no such file")
     try:
         with tarfile.open(path, "r:*") as archive:
-            members = archive.getmembers()
-            for member in members:
-                _check_member(path, member)
-            by_name = {member.name.removeprefix("./"): member for member in members}
+            by_name = _members(path, archive)
             if CONFIG not in by_name or WEIGHTS not in by_name:
                 raise BadModelFile(f"{path}: not a .nemo model: it lacks {CONFIG} or {WEIGHTS}")
             if by_name[CONFIG].size > _MOST_CONFIG_BYTES:
@@ -47,6 +56,13 @@ def read_config(path: Path) -> dict[str, Any]:
             text = config_file.read().decode("utf-8") if config_file else ""
             if weights_file is None or not zipfile.is_zipfile(weights_file):
                 raise BadModelFile(f"{path}: its {WEIGHTS} is not a torch file")
+            check_torch_file(weights_file, by_name[WEIGHTS].size)
+    except ForeignPickle as error:
+        raise HarmfulModelFile(
+            f"{path}: its {WEIGHTS} is more than weights: {error}; not loaded. NeMo's own hold tensors alone"
+        ) from error
+    except zipfile.BadZipFile as error:
+        raise BadModelFile(f"{path}: its {WEIGHTS} is not a torch file ({error})") from error
     except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
         raise BadModelFile(f"{path}: not a readable .nemo ({error}); fetch it again") from error
     try:
@@ -55,16 +71,36 @@ def read_config(path: Path) -> dict[str, Any]:
         raise BadModelFile(f"{path}: {CONFIG} is not YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(config, dict):
         raise BadModelFile(f"{path}: {CONFIG} is not a mapping")
+    if _SECRETIVE.search(text):
+        raise HarmfulModelFile(f"{path}: its {CONFIG} reads the environment; not loaded")
     _check_classes(path, config)
     return config
 
 
+def _members(path: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    """The members by their plain names, each of them harmless, and no more of them than a disk holds."""
+    found: dict[str, tarfile.TarInfo] = {}
+    total, most = 0, min(_MOST_BYTES, max(1 << 30, _MOST_RATIO * path.stat().st_size))
+    for member in archive:  # a packed one is read no further than to the first that is too much
+        _check_member(path, member)
+        name = str(PurePosixPath(member.name))
+        if name in found and not member.isdir():
+            raise HarmfulModelFile(f"{path}: holds {member.name!r} twice; not loaded")
+        found[name] = member
+        total += member.size
+        if len(found) > _MOST_MEMBERS or total > most:
+            raise HarmfulModelFile(f"{path}: would unpack to far more than a model; not loaded")
+    return found
+
+
 def _check_member(path: Path, member: tarfile.TarInfo) -> None:
     parts = PurePosixPath(member.name)
-    if parts.is_absolute() or ".." in parts.parts:
-        raise BadModelFile(f"{path}: member {member.name!r} would be written outside; not loaded")
-    if not (member.isfile() or member.isdir()):
-        raise BadModelFile(f"{path}: member {member.name!r} is a link or a device; not loaded")
+    if parts.is_absolute() or ".." in parts.parts or "\\" in member.name or not member.name.isprintable():
+        raise HarmfulModelFile(f"{path}: member {member.name!r} would be written outside; not loaded")
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        raise HarmfulModelFile(f"{path}: member {member.name!r} is a link or a device; not loaded")
+    if parts.name.lower().endswith(_PICKLED) and parts.name != WEIGHTS:
+        raise HarmfulModelFile(f"{path}: member {member.name!r} is a pickle: a program, when loaded; not loaded")
 
 
 def _check_classes(path: Path, node: Any) -> None:
@@ -73,7 +109,7 @@ def _check_classes(path: Path, node: Any) -> None:
             if key in ("_target_", "target", "cls", "_partial_target_") and isinstance(value, str):
                 named_class = re.fullmatch(r"[A-Za-z_][\w.]*", value)
                 if named_class and "." in value and not value.startswith(TRUSTED):
-                    raise BadModelFile(f"{path}: its config would build {value}, not a NeMo class; not loaded")
+                    raise HarmfulModelFile(f"{path}: its config would build {value}, not a NeMo class; not loaded")
             _check_classes(path, value)
     elif isinstance(node, list):
         for value in node:

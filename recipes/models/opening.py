@@ -33,10 +33,14 @@ def check_base(base: str, *, is_path: bool, allow_unsupported: bool) -> None:
     if reason is not None and not allow_unsupported:
         raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {reason}")
     if is_path:
-        try:
-            read_config(Path(base))
-        except BadModelFile as error:
-            raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {error}") from error
+        _check_file(Path(base))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        read_config(path)
+    except BadModelFile as error:
+        raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {error}") from error
 
 
 def open_model(base: str, *, is_path: bool) -> Any:
@@ -45,15 +49,20 @@ def open_model(base: str, *, is_path: bool) -> Any:
     Raises RecipeFailure(BAD_INPUT) for a file NeMo cannot restore, a name that cannot be found (or not without
     a network), a model that is not ASR.
     """
+    if is_path:
+        _check_file(Path(base))
     import torch
     from nemo.collections.asr.models import ASRModel
 
+    from recipes.models.guarded import GuardedConnector
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    connector = GuardedConnector()
     try:
         model = (
-            ASRModel.restore_from(base, map_location=device)
+            ASRModel.restore_from(base, map_location=device, save_restore_connector=connector)
             if is_path
-            else ASRModel.from_pretrained(base, map_location=device)
+            else ASRModel.from_pretrained(base, map_location=device, save_restore_connector=connector)
         )
     except Exception as error:
         hint = "" if is_path else "; check the name, or fetch it while online (offline, only cached models load)"

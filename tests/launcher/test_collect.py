@@ -48,7 +48,21 @@ def test_no_complete_no_success(host: LocalHost, tmp_path: Path) -> None:
         collect(host, "out", tmp_path / "home")
 
 
-@pytest.mark.parametrize("path", ["../../escaped", "/etc/escaped", ""])
+@pytest.mark.parametrize("path", [
+    "keys/aa-1/ssh_config", "KEYS/x", "events.jsonl", "runner.lock", "sentinel.json", "before/per_sample.json",
+    ".hidden", "data/.hidden", "-rf", "specs/finetune.json", "bundle/base.nemo",
+])  # fmt: skip
+def test_a_machine_may_not_write_what_is_the_launchers_own(host: LocalHost, tmp_path: Path, path: str) -> None:
+    """A stranger's `keys/…/ssh_config` would be a stranger's command here."""
+    held = json.loads((host.root / "out" / "COMPLETE.json").read_text())
+    held["artifacts"][0]["path"] = path
+    (host.root / "out" / "COMPLETE.json").write_text(json.dumps(held))
+    with pytest.raises(RecipeError, match="the launcher's own"):
+        collect(host, "out", tmp_path / "home")
+    assert not list((tmp_path / "home").glob("*"))
+
+
+@pytest.mark.parametrize("path", ["../../escaped", "/etc/escaped", "", "a\nb", "a\x1b[2J"])
 def test_a_path_that_leads_outside_is_refused(host: LocalHost, tmp_path: Path, path: str) -> None:
     held = json.loads((host.root / "out" / "COMPLETE.json").read_text())
     held["artifacts"][0]["path"] = path

@@ -127,8 +127,18 @@ def test_phi_goes_to_no_marketplace_whatever_a_budget_trusts(folder: Path, prepa
     job = job_of(folder, data=", sensitivity: phi")
     held = purse(sensitivity={"phi": ["own", "secure"]})
     assert plan_of(job, prepared, [LOCAL_CPU, offer("runpod")], held).choice.offer.provider == "runpod"
-    with pytest.raises(RefusedError):
-        plan_of(job, prepared, [LOCAL_CPU, offer("vast")], held)
+    for trusting in (held, purse(sensitivity={"phi": ["own", "secure"]}, trust={"vast": "secure"})):
+        with pytest.raises(RefusedError):
+            plan_of(job, prepared, [LOCAL_CPU, offer("vast")], trusting)
+
+
+def test_phi_stays_off_a_marketplace_when_a_plan_is_asked_for_another_machine_or_resumed() -> None:
+    """An approval of an older launcher, or of a changed file, may name any trust: the runner asks `Allowed` again."""
+    for sensitivity, may in (("phi", False), ("internal", True), ("public", True)):
+        allowed = Allowed(providers=("vast",), max_usd_per_hour=Usd(9), trust=("own", "secure", "marketplace"),
+                          sensitivity=sensitivity, instead_usd_per_hour=Usd(9))  # fmt: skip
+        assert (allowed.may_hold(offer("vast")), allowed.covers(offer("vast"))) == (may, may)
+        assert allowed.covers_instead(offer("vast")) is may
 
 
 def test_what_is_left_today_bounds_a_run_and_says_that_waiting_helps(folder: Path, prepared: Prepared) -> None:

@@ -21,6 +21,7 @@ from jobs import REPO, Launcher
 from launcher.home import Home
 from launcher.ledger import LeaseState, Ledger
 
+EMPTY = b"\x80\x02}q\x00."  # the pickle of a state dict with nothing in it
 HERE = Path(__file__).resolve().parent
 PHRASES = ("turn on the kitchen lights", "play some quiet music", "it is a cold winter", "call me a taxi now")
 
@@ -59,7 +60,8 @@ def write_base(path: Path, nature: dict[str, Any]) -> None:
     config = "encoder: {d_model: 64, n_layers: 2, n_heads: 4}\ndecoder: {vocab_size: 64}\njoint: {num_classes: 64}\n"
     weights = io.BytesIO()
     with zipfile.ZipFile(weights, "w") as file:
-        file.writestr("weights", bytes(400_000))
+        file.writestr("archive/data.pkl", EMPTY)
+        file.writestr("archive/data/0", bytes(400_000))
     with tarfile.open(path, "w") as archive:
         for name, held in (
             ("model_config.yaml", config.encode()), ("nature.json", json.dumps(nature).encode()),
