@@ -95,10 +95,12 @@ def stage(root: Path, manifests: Mapping[str, Path], base: Path | None, *, link:
 def stage_code(target: Path) -> None:
     """Copy the recipes package alone: nothing of the launcher, nor of its environment, goes along."""
     source = Path(recipes.__file__).parent
-    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(source, target / "recipes", ignore=ignore, dirs_exist_ok=True)
-    for path in (target / "recipes", *(target / "recipes").rglob("*")):  # the modes of an installation are not ours
-        path.chmod(0o700 if path.is_dir() else 0o600)
+    for path in sorted(source.rglob("*")):
+        if path.is_dir() or path.suffix == ".pyc" or "__pycache__" in path.parts:
+            continue
+        copy = target / "recipes" / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)  # not its mode: an installation's files are anybody's to read
 
 
 def code_digest(*packages: str) -> str:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import redact
 from launcher.errors import StateError
 from launcher.failpoints import effect
 
@@ -27,7 +28,7 @@ class Home:
 
     def ensure(self) -> Home:
         """Create the folder (mode 0700); raises StateError when it cannot be written."""
-        os.umask(os.umask(0o077) | 0o077)  # from here on this process makes files for their owner alone
+        redact.make_private()
         try:
             with effect("home.make"):
                 self.root.mkdir(parents=True, exist_ok=True, mode=0o700)

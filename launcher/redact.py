@@ -211,6 +211,7 @@ class Shown:
 
 
 _before: list[tuple[Any, ...]] = []
+_umask: list[int] = []
 
 
 def install() -> None:
@@ -222,6 +223,8 @@ def install() -> None:
 
     if not _before:
         _before.append((sys.stdout, sys.stderr, sys.excepthook, contract.last_look))
+        os.umask(umask := os.umask(0o077))
+        _umask.append(umask)
         sys.excepthook, contract.last_look = _tell, redact
         _no_core()
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
@@ -235,6 +238,13 @@ def uninstall() -> None:
 
     while _before:
         sys.stdout, sys.stderr, sys.excepthook, contract.last_look = _before.pop()
+        os.umask(_umask.pop())
+
+
+def make_private() -> None:
+    """From here on a process of ours, where this is one, makes files for their owner alone: it keeps state."""
+    if _before:
+        os.umask(os.umask(0o077) | 0o077)
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: Any) -> None:
