@@ -4,7 +4,7 @@ WORKERS ?= 2
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 test-ledger test-skypilot test-ci-cancel faults bench clean
+.PHONY: help env demo rehearse lint test test-nemo27 test-ledger test-sentinel test-skypilot test-ci-cancel faults bench clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -16,6 +16,7 @@ help:
 	@echo "make faults  kill us at every failpoint on a simulated cloud (as root; hours; CASES='runpod resume 0:40')"
 	@echo "make test-skypilot   every row of the providers' conformance suite through SkyPilot, too"
 	@echo "make test-ci-cancel   50 CI runs cancelled at random moments of renting, and what the reaper leaves of them"
+	@echo "make test-sentinel   runners killed on rented machines of the simulated cloud, a disk that is full (as root)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
 	@echo "make clean   remove both environments and the caches"
@@ -66,6 +67,10 @@ test-skypilot: env
 test-ci-cancel: env
 	LAUNCHER_TEST_CANCELS=50 LAUNCHER_FAULTS=all $(VENV)/python -m pytest -s \
 	  tests/launcher/run/test_ci_cancel.py tests/launcher/run/test_laptop_shut.py
+
+# What outlives a runner, on real machines of the simulated cloud (make test has the part that is quick).
+test-sentinel: env
+	LAUNCHER_TEST_SENTINEL=1 $(VENV)/python -m pytest tests/launcher/sentinel
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done

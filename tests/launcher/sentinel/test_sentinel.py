@@ -55,13 +55,17 @@ def assert_released(paid: PaidGround, run: str, rented: int = 1) -> None:
     assert held.settled_at
 
 
-def test_a_killed_runner_is_followed_by_another_that_goes_on_with_the_same_machine(
+def test_killed_runners_and_sentinels_are_followed_by_others_that_go_on_with_the_same_machine(
     paid: PaidGround, attended: Attended
 ) -> None:
     process, run = begun(paid, attended)
     runner, sentinel = attended.runner(run), attended.sentinel(run)
     assert psutil.Process(sentinel) not in psutil.Process(runner).children(recursive=True)
     assert os.getsid(sentinel) not in (os.getsid(runner), os.getsid(process.pid), sentinel)
+    start(Home(paid.launcher.home), run, attended.dir(run))  # a second one leaves at once
+    assert len([line for line in attended.processes() if "launcher.sentinel" in line]) == 1
+    attended.kill(sentinel)
+    attended.sentinel(run, but=sentinel)  # the runner has started another
     os.killpg(runner, signal.SIGKILL)  # its whole process group
     code, outcome, err = ended(process)
     assert (code, outcome["state"]) == (0, "settled"), err
@@ -74,22 +78,6 @@ def test_a_killed_runner_is_followed_by_another_that_goes_on_with_the_same_machi
     code, told, _ = paid.run("status", run)
     assert (code, told["runs"][0]["guarded"]) == (0, False)
     assert [each["did"] for each in told["runs"][0]["rescues"]] == ["went on"]
-
-
-def test_a_killed_sentinel_is_followed_by_another_and_there_is_never_more_than_one(
-    paid: PaidGround, attended: Attended
-) -> None:
-    process, run = begun(paid, attended)
-    first = attended.sentinel(run)
-    start(Home(paid.launcher.home), run, attended.dir(run))  # a second one leaves at once
-    assert attended.sentinel(run) == first
-    assert len([line for line in attended.processes() if "launcher.sentinel" in line]) == 1
-    attended.kill(first)
-    attended.sentinel(run, but=first)
-    attended.kill(attended.runner(run))
-    code, outcome, err = ended(process)
-    assert (code, outcome["state"]) == (0, "settled"), err
-    attended.gone()
 
 
 def test_runners_that_die_again_and_again_are_not_started_for_ever(paid: PaidGround, attended: Attended) -> None:
@@ -107,16 +95,12 @@ def test_runners_that_die_again_and_again_are_not_started_for_ever(paid: PaidGro
     attended.gone()
 
 
-@pytest.mark.parametrize("how", ["stop --now", "SIGTERM"])
 def test_a_runner_killed_while_it_was_told_to_release_is_not_followed_by_one_that_works_on(
-    paid: PaidGround, attended: Attended, how: str
+    paid: PaidGround, attended: Attended
 ) -> None:
     process, run = begun(paid, attended, LAUNCHER_FAILPOINT="runner@provider.destroy.before",
                          LAUNCHER_FAILPOINT_FIRED=str(paid.fast.folder))  # fmt: skip
-    if how == "SIGTERM":
-        os.kill(attended.runner(run), signal.SIGTERM)
-    else:
-        ask_to_stop(attended.dir(run), "now")
+    os.kill(attended.runner(run), signal.SIGTERM)
     code, outcome, err = ended(process)
     assert (code, outcome["state"], outcome["released"]) == (130, "cancelled", True), err
     assert [each["did"] for each in outcome["rescues"]] == ["released"]
@@ -163,7 +147,9 @@ def test_a_closed_terminal_changes_nothing_and_the_sentinel_stays(paid: PaidGrou
     assert_released(paid, run)
 
 
-def test_resume_after_both_were_killed_brings_a_sentinel_with_it(paid: PaidGround, attended: Attended) -> None:
+def test_after_both_were_killed_resume_brings_a_sentinel_and_reap_releases_at_the_deadline(
+    paid: PaidGround, attended: Attended
+) -> None:
     process, run = begun(paid, attended)
     attended.kill(attended.sentinel(run))
     attended.kill(attended.runner(run))
@@ -173,9 +159,15 @@ def test_resume_after_both_were_killed_brings_a_sentinel_with_it(paid: PaidGroun
     code, _, err = paid.run("resume", run, "--detach")
     assert code == 0, err
     until(lambda: is_guarded(attended.dir(run)))
+    attended.kill(attended.sentinel(run))
     attended.kill(attended.runner(run))
-    attended.gone()
-    assert paid.ledger.run(run).state is RunState.SETTLED
+    ledger = paid.ledger
+    (lease,) = ledger.leases(run)
+    with ledger.writing() as db:
+        db.exec_driver_sql("UPDATE leases SET deadline = '2020-01-01T00:00:00.000Z'")
+    code, told, err = paid.run("reap")
+    assert code == 0, err
+    assert [each["label"] for each in told["released"]] == [lease.label]
     assert_released(paid, run)
 
 
