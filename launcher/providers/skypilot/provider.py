@@ -48,6 +48,7 @@ CREATE_S = 300.0  # from then to a machine that the provider shows, or to SkyPil
 ERRAND_S = 120.0
 DOWN_S = 300.0
 LOOK_S = 1.0
+GOES_ON = ("PENDING", "RUNNING", "WAITING")  # a request that has not ended
 #: Autostop counts from when SkyPilot has set the machine up. That much later than the request is allowed for at once;
 #: an end that would then come after the deadline, or so long before it, is set anew.
 SET_UP_S, EARLY_S = 90.0, 240.0
@@ -118,7 +119,9 @@ class SkyPilotProvider:
         if rows is None:
             return Presence.UNKNOWN, None
         found = next((row for row in rows if row.get("name") == label), None)
-        return (Presence.PRESENT, self._machine(label, found)) if found else (Presence.ABSENT, None)
+        if found:
+            return Presence.PRESENT, self._machine(label, found)
+        return (Presence.UNKNOWN if self._is_launching(self._lodging(label)) else Presence.ABSENT), None
 
     def listing(self) -> Listing:
         """The witness's; without one SkyPilot's word about this computer's leases, whole when each was answered."""
@@ -136,7 +139,7 @@ class SkyPilotProvider:
         held = lodging.facts()
         if held.get("asked") and not held.get("up"):
             state = self._server(lodging).state_of(str(held["request"])) if held.get("request") else None
-            if state in ("PENDING", "RUNNING", "WAITING"):
+            if state in GOES_ON:
                 return None
             if state != "SUCCEEDED":
                 raise MachineFailedError(f"SkyPilot did not set the machine up ({state or 'its server is gone'}).")
@@ -301,6 +304,15 @@ class SkyPilotProvider:
             return None
         presence, machine = self.find(label)
         return machine if presence is Presence.PRESENT else None
+
+    def _is_launching(self, lodging: Lodging) -> bool:
+        """Whether a machine that is not there may still be created: the request goes on, or is on its way."""
+        held = lodging.facts()
+        if not held.get("asked") or held.get("up"):
+            return False
+        if not held.get("request"):
+            return self._server(lodging).is_asked()
+        return self._server(lodging).state_of(str(held["request"])) in GOES_ON
 
     def _failure(self, label: str, answer: dict[str, Any]) -> ProviderError:
         """What a failed launch was: refused for certain, sold out by the provider's word, or unknown."""

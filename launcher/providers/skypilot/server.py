@@ -10,6 +10,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ class Server:
         except (IndexError, ValueError):
             raise ProviderError(f"SkyPilot said nothing to {verb!r}: {done.stderr.strip()[-300:]}") from None
         return answer if isinstance(answer, dict) else {}
+
+    def is_asked(self) -> bool:
+        """Whether an errand to it is under way, of whatever process."""
+        import psutil
+
+        for process in self._lodging.processes():
+            with suppress(psutil.Error):
+                if str(ERRAND) in process.cmdline():
+                    return True
+        return False
 
     def _ask(self, path: str) -> Any:
         """The JSON at a path; never through a proxy. Raises ProviderError."""

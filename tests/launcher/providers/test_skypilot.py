@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -259,7 +260,11 @@ def test_a_cloud_that_only_skypilot_can_ask_is_rented_and_ended_by_its_word(
     """RunPod once more, with nobody to ask but SkyPilot: its word proves no release."""
     monkeypatch.setattr("launcher.providers.skypilot.provider._witness", lambda *_: None)
     intent = renter.intent()
-    machine = renter.provider.create(intent)
+    with ThreadPoolExecutor(1) as aside:
+        asked = aside.submit(renter.provider.create, intent)
+        until(lambda: renter.lodging(intent.label).facts().get("request"), PATIENCE_S)
+        assert renter.provider.find(intent.label)[0] is not Presence.ABSENT  # though SkyPilot shows nothing yet
+        machine = asked.result()
     assert intent.keys and machine.label == intent.label
     (pod,) = renter.billing()
     host = renter.enter(machine, intent.keys)
