@@ -57,6 +57,13 @@ class Known:
         noted = {path.stem for path in self._folder.glob("*.json")} if self._folder.is_dir() else set()
         return sorted(noted | {label for label, held in self._held.items() if held})
 
+    def account_of(self, label: str, told: str) -> str:
+        """The account that is noted for a lease, else the one that tells of its machine.
+
+        Once one is noted, an answer that names another is a lie at least about that.
+        """
+        return str(self.of(label).get("account") or told)
+
     def is_account_of(self, label: str, account: str) -> bool:
         """Whether this account's answers count for the lease: it is rented there.
 

@@ -90,8 +90,9 @@ class RunPodProvider:
             return Presence.UNKNOWN, None
         found = [m for ref, m in look.machines.items() if ref in refs or carries(m.label, label)]
         if found:
-            machine = replace(found[0], label=label)
-            self._known.learn(label, ref=machine.ref, account=look.account)
+            account = self._known.account_of(label, look.account)
+            machine = replace(found[0], label=label, facts={**found[0].facts, "account": account})
+            self._known.learn(label, ref=machine.ref, account=account)
             return Presence.PRESENT, machine
         if not self._known.is_account_of(label, look.account):
             return Presence.UNKNOWN, None  # another account's truth, for all that is known here

@@ -104,8 +104,9 @@ class VastProvider:
             return Presence.UNKNOWN, None
         found = [m for ref, m in look.machines.items() if ref in refs or m.label == label]
         if found:
-            self._known.learn(label, ref=found[0].ref, account=look.account)
-            return Presence.PRESENT, replace(found[0], label=label)
+            account = self._known.account_of(label, look.account)
+            self._known.learn(label, ref=found[0].ref, account=account)
+            return Presence.PRESENT, replace(found[0], label=label, facts={**found[0].facts, "account": account})
         if not self._known.is_account_of(label, look.account):
             return Presence.UNKNOWN, None  # another account's truth, for all that is known here
         if refs:

@@ -20,10 +20,16 @@ from launcher.providers.skypilot.lodging import Lodging
 
 VERSION = "0.14.1"
 START_S = 180.0  # 5 to 8 s on a quiet machine
+STARTS = 3  # of which the port of each may be taken by another process meanwhile
 _ANSWER_S = 15.0
 _MOST_BYTES = 4_000_000
 _ATTEMPT = re.compile(r"run_instances error: (.*)")  # sky/provision/*/instance.py, at each attempt
+_TAKEN = re.compile(r"[Pp]ort \d+ is (already in use|not available)|address already in use")  # sky/server/server.py
 ERRAND = Path(__file__).with_name("errand.py")
+
+
+class _PortTakenError(ProviderError):
+    """Between the choice of a port and the server's start another process took it (exit 5)."""
 
 
 class NotInForceError(ProviderError):
@@ -43,6 +49,17 @@ class Server:
         """Start it where it does not answer, and wait until it does; raises ProviderError when it will not."""
         if self.answers():
             return
+        for attempt in range(STARTS):
+            try:
+                self._start()
+            except _PortTakenError:
+                if attempt + 1 == STARTS:
+                    raise
+            else:
+                return
+
+    def _start(self) -> None:
+        """Once, on a port that was free just now; it takes the server seconds to come for it."""
         self._lodging.end()
         self._lodging.note(port=_free_port())
         folder = self._lodging.folder
@@ -59,7 +76,8 @@ class Server:
                 said = (folder / "server.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 self._lodging.end()
                 last = said[-1][-300:] if said else "nothing"
-                raise ProviderError(f"SkyPilot's API server does not start; it said last: {last}")
+                kind = _PortTakenError if _TAKEN.search(last) else ProviderError
+                raise kind(f"SkyPilot's API server does not start; it said last: {last}")
             self._clock.sleep(0.25)
 
     def answers(self) -> bool:

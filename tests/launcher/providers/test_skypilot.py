@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from launcher.providers import (
 )
 from launcher.providers import release as releasing
 from launcher.providers.registry import provider_named
-from launcher.providers.skypilot import SkyPilotProvider
+from launcher.providers.skypilot import SkyPilotProvider, server
 from launcher.providers.skypilot.lodging import Lodging
 from tests.cloud import catalog, image
 from tests.cloud.conftest import Standing, command, raise_cloud, until
@@ -192,9 +193,16 @@ def test_a_machine_is_armed_holds_no_key_of_anybody_and_ends_itself_when_all_of_
     assert ended["machine"] == machine.ref and ended["by"] != "account"
 
 
-def test_a_launch_whose_server_dies_is_released_all_the_same_though_deletes_are_refused(renter: Renter) -> None:
-    intent = renter.intent()
-    machine = renter.provider.create(intent)
+def test_a_launch_whose_server_dies_is_released_all_the_same_though_deletes_are_refused(
+    renter: Renter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intent, chosen = renter.intent(), server._free_port
+    with socket.socket() as other:  # it took the port that was chosen before the server came for it
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = iter([other.getsockname()[1]])
+        monkeypatch.setattr(server, "_free_port", lambda: next(taken, None) or chosen())
+        machine = renter.provider.create(intent)
     assert intent.keys and renter.provider.connect(machine, intent.keys) is None
     held = renter.lodging(intent.label)
     assert held.processes()

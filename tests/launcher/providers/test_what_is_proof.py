@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,6 +90,25 @@ def test_the_key_of_an_account_that_was_never_rented_in_proves_nothing(answers: 
     provider = RunPodProvider(Home(tmp_path), SystemClock())
     assert provider.find(LABEL) == (Presence.UNKNOWN, None)
     assert not provider.listing().complete
+
+
+def test_an_answer_of_another_account_that_shows_the_pod_does_not_move_it_there(
+    answers: Answers, tmp_path: Any
+) -> None:
+    answers.says = {"graphql": runpod("user_1", 0)}
+    provider = RunPodProvider(Home(tmp_path), SystemClock())
+    provider.traits = replace(provider.traits, listing_lag_s=0.0)
+    provider.intend(LABEL)
+    pod = {"id": "abc", "name": LABEL, "costPerHr": 0.86}
+    answers.says = {"graphql": runpod("user_1", 0.86, pod)}
+    assert provider.find(LABEL)[0] is Presence.PRESENT
+    answers.says = {"graphql": runpod("user_2", 0, exact=pod)}
+    presence, found = provider.find(LABEL)
+    assert presence is Presence.PRESENT and found is not None and found.facts["account"] == "user_1"
+    answers.says = {"graphql": runpod("user_2", 0)}
+    assert provider.find(LABEL) == (Presence.UNKNOWN, None)
+    answers.says = {"graphql": runpod("user_1", 0)}
+    assert provider.find(LABEL) == (Presence.ABSENT, None)
 
 
 def vast(rows: list[dict[str, Any]], contracts: Any, one: Any = None, total: int | None = None) -> dict[str, Any]:
