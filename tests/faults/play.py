@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.clock import parse_iso
 from launcher.ledger import LeaseState
-from launcher.sentinel.marks import is_guarded
+from launcher.sentinel.marks import LOCK, is_guarded
 from tests.faults.cases import LAYER, Case
 from tests.faults.field import SHORT_S, Copy, Field, until
 
@@ -113,6 +113,9 @@ def _watchdog(copy: Copy, result: Result, env: dict[str, str]) -> None:
 
 def _sentinel(copy: Copy, result: Result, _env: dict[str, str]) -> None:
     """It acts by itself: it starts another runner, which goes on from the journal."""
+    if not (copy.home.run_dir(copy.run) / LOCK).exists():  # died before it had a sentinel, and so before it rented
+        _credit(copy, result, "sentinel")
+        return
     if until(lambda: _is_over(copy), 240) is None and result.reached:
         result.faults.append("the sentinel did not bring it to an end within 240 s")
     _credit(copy, result, "sentinel")
