@@ -145,6 +145,10 @@ class Ci:
         """What the cloud bills, by the names that it was rented under."""
         return {row["label"] for row in self.ground.cloud.bill()["machines"] if row["state"] != "terminated"}
 
+    def of(self, run: int) -> set[str]:
+        """What stands of one training run."""
+        return {label for label in self.standing() if f"-{self.owner(run)}-" in label}
+
     def rent_as_somebody_else(self, provider: str, label: str) -> None:
         """A machine of the same account that is none of this CI's runs'."""
         home, clock = Home(self.folder / "colleague").ensure(), SystemClock()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,25 +60,25 @@ def test_cancelled_runs_leave_nothing_and_a_colleagues_machine_and_a_foreign_one
         evicted = run % 5 == 0  # the machine that the job runs on is gone, without a signal
         moment = "created" if run == 0 else rng.choice(MOMENTS)
         ci.cancelled(run, ("runpod", "vast", "brev")[run % 3], moment, rng.uniform(0, 2.0), evicted=evicted)
+        if evicted:  # on completion of that run, long before any deadline; the others are left to the schedule
+            left = ci.of(run)
+            told = ci.reap(over=run)
+            assert (told["exit"], ci.of(run)) == (0, set()), told
+            assert all(f"{label} (run" in told["out"] for label in left), told
+            reaped.update(left)
 
+    reaped: set[str] = set()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(cancel, range(CANCELS)))
-    orphans = ci.standing() - standing
-    assert orphans, "every one released itself in time: nothing was tried"
-    owners = sorted({int(label.split("gha-")[1].split("-")[0]) for label in orphans})
-
-    told = ci.reap(over=owners[0])  # on completion of that run: long before any deadline
-    assert (told["exit"], f"gha-{owners[0]}-1" in told["out"]) == (0, True), told
-    left = ci.standing()
-    assert not [label for label in left if f"gha-{owners[0]}-1-" in label]
-    assert left == standing | {label for label in orphans if f"gha-{owners[0]}-1-" not in label}
-
+    assert reaped  # else nothing was tried
+    assert ci.standing() >= standing
+    left = ci.standing() - standing
     ci.ground.cloud.fault("clock_jump", seconds=DAY_S)  # the schedule, a day later by the providers' clock
     told = ci.reap()
     assert told["exit"] == 0, told
     assert ci.standing() == standing
-    released = sum(line.startswith("released ") for line in told["out"].splitlines())
-    assert released == len(left - standing), told
+    assert sum(line.startswith("released ") for line in told["out"].splitlines()) == len(left), told
+    sys.stdout.write(f"{CANCELS} cancelled: {len(reaped)} left to the reap on completion, {len(left)} to the clock\n")
 
 
 def test_the_workflows_are_what_their_words_say(ci: Ci) -> None:
