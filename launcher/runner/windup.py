@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from launcher.clock import Clock, parse_iso
@@ -19,7 +20,11 @@ from launcher.plan import plan_of
 from launcher.providers.registry import provider_named
 from launcher.providers.release import as_held, charge, end, machine_of, release
 from launcher.report.after_run import write_receipt_alone, write_reports
+from launcher.runner.boarding import Boarding
 from launcher.runner.ending import Ending, in_words, say_all
+from launcher.runner.interrupts import Interrupts
+from launcher.runner.mirror import Mirror
+from launcher.runner.wiping import wipe
 
 OTHER_VERSION = Ending(
     RunState.CANCELLED, ExitCode.INTERRUPTED, "planned by another version of the launcher; released at once"
@@ -49,7 +54,8 @@ def wind_up(home: Home, ledger: Ledger, run: Run, clock: Clock, why: Ending = OT
     for lease in held:
         if ended and lease.lease in ended:
             ledger.tell_lease(lease.lease, ended[lease.lease])
-    released = all([_ended(home, ledger, lease, clock) for lease in ledger.leases(run.run)])  # noqa: C419  each one
+    end_one = _by_plan(home, ledger, run, clock) if can_read(run) else partial(_without_plan, home, ledger, clock)
+    released = all([_ended(end_one, lease) for lease in ledger.leases(run.run)])  # noqa: C419  each one
     gone = {lease.lease for lease in ledger.leases(run.run) if lease.state is LeaseState.RELEASED}
     if by and (done := [lease.lease for lease in held if lease.lease in gone]):
         note_rescue(ledger, run.run, by, "released", leases=done)
@@ -59,7 +65,7 @@ def wind_up(home: Home, ledger: Ledger, run: Run, clock: Clock, why: Ending = OT
     return code
 
 
-def end_unrecorded(home: Home, lease: Lease, clock: Clock) -> tuple[str, dict[str, Any] | None]:
+def end_unrecorded(home: Home, run: Run, lease: Lease, clock: Clock) -> tuple[str, dict[str, Any] | None]:
     """Have a lease's machine ended although the ledger cannot be written: (what came of it, the machine once gone).
 
     Safe to repeat, before or after a release that is recorded. The machine is as the ledger holds one, and says when
@@ -70,6 +76,10 @@ def end_unrecorded(home: Home, lease: Lease, clock: Clock) -> tuple[str, dict[st
         listed_by = parse_iso(lease.created_at) + timedelta(seconds=provider.traits.listing_lag_s)
         machine = machine_of(lease) if lease.machine else None
         found = [machine] if machine else []
+        if can_read(run):
+            run_dir = home.run_dir(run.run)
+            keys = LeaseKeys(run_dir / "keys" / lease.lease)
+            wipe(lease, plan_of(run.run, run.plan), provider, keys, Mirror(run_dir), clock)
         proof, presence = end(machine, lease.label, provider, clock, not_before=listed_by, found=found.append)
     except Exception as error:  # noqa: BLE001  the other machines are ended all the same
         return f"{lease.label}: {in_words(error)}", None
@@ -82,21 +92,32 @@ def end_unrecorded(home: Home, lease: Lease, clock: Clock) -> tuple[str, dict[st
     return told, as_held(replace(found[0], facts={**found[0].facts, "ended_at": gone}))
 
 
-def _ended(home: Home, ledger: Ledger, lease: Lease, clock: Clock) -> bool:
-    """Release one lease and charge it; whether nothing of it is left."""
+def _ended(end_one: Callable[[Lease], bool], lease: Lease) -> bool:
+    """Whether nothing of a lease is left, once it was ended."""
     try:
-        provider = provider_named(lease.provider, home, clock, lease.via)
-        ended = release(ledger, lease, provider, clock)
-        if ended.state is not LeaseState.RELEASED:
-            return False
-        charge(ledger, ended, provider)
-        with suppress(OSError):
-            LeaseKeys(home.run_dir(lease.run) / "keys" / lease.lease).destroy()
+        return end_one(lease)
     except LedgerError:
         raise  # nothing can be told without it
     except Exception:  # noqa: BLE001  the other machines are released all the same, and this one is pending
         say_all()
         return False
+
+
+def _by_plan(home: Home, ledger: Ledger, run: Run, clock: Clock) -> Callable[[Lease], bool]:
+    """As its runner ends a lease: what is not public is removed from the machine first."""
+    run_dir = home.run_dir(run.run)
+    plan, mirror, interrupts = plan_of(run.run, run.plan), Mirror(run_dir), Interrupts(run_dir)
+    return Boarding(home, ledger, run.run, plan, mirror, interrupts, clock).end
+
+
+def _without_plan(home: Home, ledger: Ledger, clock: Clock, lease: Lease) -> bool:
+    provider = provider_named(lease.provider, home, clock, lease.via)
+    ended = release(ledger, lease, provider, clock)
+    if ended.state is not LeaseState.RELEASED:
+        return False
+    charge(ledger, ended, provider)
+    with suppress(OSError):
+        LeaseKeys(home.run_dir(lease.run) / "keys" / lease.lease).destroy()
     return True
 
 

@@ -100,7 +100,7 @@ class _Rescue:
     def _end_unrecorded(self, run: Run) -> None:
         for lease in self._ledger.leases(run.run):
             if lease.state is not LeaseState.RELEASED and lease.lease not in self._ended:
-                words, machine = end_unrecorded(self._home, lease, self._clock)
+                words, machine = end_unrecorded(self._home, run, lease, self._clock)
                 _say(self._clock, f"not in the ledger yet: {words}")
                 if machine is not None:
                     self._ended[lease.lease] = machine
