@@ -14,7 +14,8 @@ from launcher.money import ZERO, Usd
 from launcher.offers.offer import Offer
 from launcher.providers import Intent, Listing, Machine, Presence
 from launcher.providers.local import LocalProvider
-from launcher.providers.release import release
+from launcher.providers.release import charge, release
+from launcher.providers.runpod import RunPodProvider
 
 OFFER = Offer(provider="local", offer_id="cpu", gpu="none", count=0, vram_gb=0, usd_per_hour=Usd(0))
 
@@ -95,3 +96,21 @@ def test_an_answer_that_proves_nothing_leaves_the_release_pending(
     machines = (Machine(lease.label, lease.label, ZERO),) if still_listed else ()
     provider.listed = Listing(machines, complete=complete)
     assert release(ledger, lease, provider, Clock()).state is LeaseState.RELEASE_PENDING
+
+
+@pytest.mark.xfail(strict=True, reason="RunPod does not tell when a pod ended: it is booked until it was seen gone")
+def test_a_pod_that_ended_itself_at_its_deadline_is_not_booked_for_the_week_until_somebody_looked(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    run, _ = ledger.create_run("key", {}, "d")
+    lease = ledger.intend_lease(
+        run.run, provider="runpod", account="here", offer_id="x", max_usd_per_hour=Usd("0.43"), reserved=Usd("0.54"),
+        deadline="2026-11-20T01:00:00.000Z",
+    )  # fmt: skip
+    facts = {"billed_from": "2026-11-20T00:00:00.000Z"}
+    machine = {"ref": "pod", "usd_per_hour": "0.39", "facts": facts}
+    ledger.move_lease(lease.lease, LeaseState.CREATED, machine=machine)
+    ledger.move_lease(lease.lease, LeaseState.RELEASING)
+    proof = ["2026-11-27T00:00:00.000Z absent", "2026-11-27T00:00:02.000Z absent"]
+    released = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=proof)
+    assert charge(ledger, released, RunPodProvider(Home(tmp_path), SystemClock())) <= lease.reserved_usd
