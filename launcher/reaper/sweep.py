@@ -90,12 +90,8 @@ class _Reaper:
 
     def _stop_runners(self, ledger: Ledger) -> None:
         """Have living runners here release what is known to be over, themselves: they know best what they hold."""
-        named = {
-            run.run for run in ledger.unfinished()
-            if run.run in self._over.runs or slug(run.owner) in self._over.owners
-        }  # fmt: skip
-        named |= {lease.run for lease in ledger.leases() if self._over.names(Label.read(lease.label))}
-        alive = [run_dir for run in sorted(named) if _is_looked_after(run_dir := self._home.run_dir(run))]
+        named = [run.run for run in ledger.unfinished() if self._is_named(run)]
+        alive = [run_dir for run in named if _is_looked_after(run_dir := self._home.run_dir(run))]
         for run_dir in alive:
             ask_to_stop(run_dir, "now")
         ends = self._clock.monotonic() + STOP_S
@@ -106,7 +102,7 @@ class _Reaper:
         """Release what a run still has, unless somebody may yet take care of it."""
         leases = ledger.leases(run.run)
         run_dir, ours = self._home.run_dir(run.run), ledger.is_ours(run)
-        named = run.run in self._over.runs or any(self._over.names(Label.read(lease.label)) for lease in leases)
+        named = self._is_named(run)
         overdue = named or all(self._is_overdue(lease, ours=ours) for lease in leases)
         if not ours and any(lease.provider == "local" for lease in leases):
             why = "on another machine: only that one can release it"
@@ -129,6 +125,10 @@ class _Reaper:
             if lease.state is not LeaseState.RELEASED:
                 where = self._told.pending if named and why == "its runner lives" else self._told.seen
                 where.append({**_facts(lease), "why": why})
+
+    def _is_named(self, run: Run) -> bool:
+        """Whether the caller knows it to be over. The ledger's word, not a label's: a machine may be handed over."""
+        return run.run in self._over.runs or slug(run.owner) in self._over.owners
 
     def _is_overdue(self, lease: Lease, *, ours: bool) -> bool:
         """Whether a lease is past its deadline: by its label and its provider's clock, where those are to be had."""

@@ -18,11 +18,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from test_reap_machines import OFFER, REPO, SCRIPTED, Clock, Ground
 
 from launcher.errors import BadInputError
 from launcher.home import Home
-from launcher.ledger import LeaseState, Ledger, RunState
+from launcher.ledger import LeaseState, Ledger, RunState, schema
 from launcher.ledger.store import OWNER, owner
 from launcher.money import Usd
 from launcher.providers.base import Intent
@@ -32,7 +33,7 @@ from launcher.reaper.alarm import VARIABLE, raise_alarm
 from launcher.reaper.behind import reap_behind
 from launcher.reaper.environment import over_of, read_environment
 from launcher.reaper.labels import UNSURE, Label
-from launcher.runner.control import runner_lock
+from launcher.runner.control import runner_lock, stop_asked
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MINE, THEIRS, FOREIGN = (
@@ -406,3 +407,14 @@ def test_a_label_carries_the_deadline_by_the_providers_clock(ground: Ground) -> 
     assert (lease.deadline, Label.read(lease.label).ends) == (ends, NOON + timedelta(hours=2))  # type: ignore[union-attr]
     lease = ground.ledger.intend_lease(run.run, deadline=ends, **rented)
     assert Label.read(lease.label).ends == NOON + timedelta(hours=1)  # type: ignore[union-attr]
+
+
+def test_the_end_of_the_run_that_first_had_a_machine_is_not_that_of_the_run_that_has_it_now(ground: Ground) -> None:
+    lease, second = ground.rent("first"), ground.rent("second")
+    with ground.ledger.writing() as db:  # as a hand-over leaves it: another run's, under its old label
+        db.execute(update(schema.leases).where(schema.leases.c.lease == lease.lease).values(run=second.run))
+    with runner_lock(ground.home.run_dir(second.run)):
+        done = reap(ground.home, ground.ledger, ground.clock, over=Over(runs=frozenset({lease.run})))
+    assert (done.released, done.pending, labels(done.seen)) == ([], [], sorted([lease.label, second.label]))
+    assert stop_asked(ground.home.run_dir(second.run)) is None
+    assert ground.machines() == {lease.label, second.label}
