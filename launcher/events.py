@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+#: What a recipe may say (recipes/contract.py). Anything else is the runner's own to say, such as what was released.
+KINDS = ("phase", "progress", "throughput", "warning", "note", "trim", "checkpoint", "failure")
 MOST_CHARACTERS = 4_000  # of a text; a recipe's own are lines
 MOST_FIELDS = 64
 _COUNTS = ("step", "total", "total_before", "averaged_steps", "bytes", "code")
@@ -32,6 +34,8 @@ def sound(event: dict[str, Any]) -> dict[str, Any]:
             good = _other(value)
         if good is not None or value is None:
             kept[name[:100]] = good
+    if kept.get("kind") not in KINDS:
+        kept["kind"] = "note"
     return kept
 
 

@@ -37,13 +37,14 @@ class Progress:
         """Take one event in; returns the line worth printing, if it is worth one."""
         kind, step = event.get("kind"), str(event.get("step", ""))
         if kind == "phase":
-            return self._phase(step, str(event.get("name", "")))
+            return self._phase(step, " ".join(str(event.get("name", "")).split()))
         if kind == "progress":
             return self._progress(event)
         if kind == "forecast" and not event.get("breaks"):
             return None
         if kind in ("warning", "note", "trim", "forecast"):
-            words = f"{'warning: ' if kind == 'warning' else ''}{event.get('message', '')}"
+            said = " ".join(str(event.get("message", "")).split())  # a line of ours is not a machine's to begin
+            words = f"{'warning: ' if kind == 'warning' else ''}{said}"
             self.said.append(words)
             return f"  {words}"
         if kind == "gate":
