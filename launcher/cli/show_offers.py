@@ -31,7 +31,8 @@ def show_offers(offers: Sequence[Offer], sources: Sequence[SourceReport], out: O
         columns = [name for name in rows[0] if any(row[name] for row in rows)]
         for name in columns:
             whole = wide or name not in BROKEN
-            width = 14 if name == "region" and not wide else None
+            # A stranger chose these words: however long, the price beside them stays in sight.
+            width = {"region": 24 if wide else 14, "GPU": 32, "note": 60}.get(name)
             table.add_column(
                 name, justify="right" if name in NUMBERS else "left", no_wrap=whole and name != "note",
                 max_width=width, overflow="ellipsis",

@@ -33,6 +33,7 @@ _OTHER_MAKERS = re.compile(
     r"\b(amd|instinct|radeon|mi\d{2,3}x?|gaudi\d?|hl-\d+|intel|tpu|trainium\d?|inferentia\d?)\b", re.I
 )
 LONGEST = 200  # characters of any text that a stranger sent
+LONGEST_REGION = 60  # and of a place's name
 
 
 class NotAskedError(Exception):
@@ -93,6 +94,7 @@ class Context:
             fields[name] = clean(fields.get(name) or "")
         if not fields.get("offer_id") or clean(fields["offer_id"]) != fields["offer_id"]:
             raise ValueError("unreadable id")
+        fields["region"] = fields["region"][:LONGEST_REGION]
         fields.setdefault("as_of", iso(self.clock.now()))
         return Offer(gpu=known.name if known else clean(gpu), vram_gb=round(memory, 1), usd_per_hour=price, **fields)
 
