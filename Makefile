@@ -4,7 +4,7 @@ WORKERS ?= 2
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 test-ledger test-sentinel test-skypilot test-ci-cancel faults bench clean
+.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-skypilot test-ci-cancel faults bench clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-skypilot   every row of the providers' conformance suite through SkyPilot, too"
 	@echo "make test-ci-cancel   50 CI runs cancelled at random moments of renting, and what the reaper leaves of them"
 	@echo "make test-sentinel   runners killed on rented machines of the simulated cloud, a disk that is full (as root)"
+	@echo "make fuzz    hostile files and event streams through the command line (EXAMPLES=1000: more)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
 	@echo "make clean   remove both environments and the caches"
@@ -71,6 +72,10 @@ test-ci-cancel: env
 # What outlives a runner, on real machines of the simulated cloud (make test has the part that is quick).
 test-sentinel: env
 	LAUNCHER_TEST_SENTINEL=1 $(VENV)/python -m pytest tests/launcher/sentinel
+
+# The fuzz tests at length (some minutes; make test runs a few examples of each).
+fuzz: env
+	LAUNCHER_TEST_EXAMPLES=$(or $(EXAMPLES),300) $(VENV)/python -m pytest tests/launcher/test_fuzz.py
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done
