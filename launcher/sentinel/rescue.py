@@ -17,11 +17,12 @@ from typing import Any
 
 from launcher import redact
 from launcher.clock import Clock, SystemClock, iso
-from launcher.errors import ExitCode, LauncherError, LedgerError
+from launcher.errors import BadInputError, ExitCode, LauncherError, LedgerError
 from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.layers import note_rescue
 from launcher.ledger import LeaseState, Ledger, Run, RunState
+from launcher.reaper import reap
 from launcher.runner.control import is_running, last_words, runner_lock, spawn, stop_asked
 from launcher.runner.ending import Ending, in_words, say, say_all
 from launcher.runner.mirror import Mirror
@@ -51,7 +52,10 @@ class _Rescue:
         self._ledger = Ledger.open(home, clock)
 
     def go(self, most: int) -> int:
-        run = self._ledger.run(self._run_id)
+        try:
+            run = self._ledger.run(self._run_id)
+        except BadInputError:
+            return self._by_label()
         if self._is_finished(run) or not self._ledger.is_ours(run):
             return DONE
         if is_running(self._dir):
@@ -61,6 +65,19 @@ class _Rescue:
             return self._go_on(run)
         with runner_lock(self._dir) as mine:
             return self._release(self._ledger.run(self._run_id)) if mine else WATCH
+
+    def _by_label(self) -> int:
+        """The ledger was lost, or is an older copy: what reap can tell by labels, until nothing of the run is left.
+
+        Nothing is written into the run's folder: reap waits for some time after a run's last word.
+        """
+        if is_running(self._dir):
+            return WATCH
+        told = reap(self._home, self._ledger, self._clock)
+        if any(fact.get("run") == self._run_id for fact in told.released):
+            _say(self._clock, "the ledger knows nothing of this run; its machine was released by its label")
+        left = any(fact.get("run") == self._run_id for fact in (*told.seen, *told.pending))
+        return AGAIN if left or told.unknown else DONE
 
     def _is_finished(self, run: Run) -> bool:
         told = run.over and run.outcome is not None and bool(run.outcome.get("released"))

@@ -43,7 +43,7 @@ class Attended:
 
         return int(until(found))
 
-    def far(self, run: str, step: int) -> None:
+    def far(self, run: str, step: int, within_s: float = 120) -> None:
         """Wait until the fine-tune has come so far."""
         file = self.dir(run) / "events.jsonl"
 
@@ -51,7 +51,7 @@ class Attended:
             rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
             return any(int(row.get("at_step") or 0) >= step for row in rows)
 
-        until(come, 120)
+        until(come, within_s)
 
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)

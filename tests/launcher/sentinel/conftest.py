@@ -17,8 +17,9 @@ from fast import FastGround, make_ground  # noqa: E402
 from jobs import Launcher  # noqa: E402
 from paid import PaidGround  # noqa: E402
 
-# With rented machines and a full disk: `make test-sentinel`. (`make faults` kills at every effect.)
-collect_ignore = [] if os.environ.get("LAUNCHER_TEST_SENTINEL") else ["test_rented_sentinel.py"]
+# With rented machines, SkyPilot's server killed, a full disk: `make test-sentinel`. (`make faults`: every effect.)
+SLOW = ["test_rented_sentinel.py", "test_skypilot_server_killed.py"]
+collect_ignore = [] if os.environ.get("LAUNCHER_TEST_SENTINEL") else SLOW
 os.environ["LAUNCHER_SENTINEL_PAUSES_S"] = "0.2,0.4"  # two more runners, soon
 
 

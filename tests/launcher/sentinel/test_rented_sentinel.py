@@ -95,3 +95,19 @@ def test_a_disk_that_is_full_here_keeps_nothing_from_being_released(
     assert (code, outcome["released"]) == (5, True), (outcome, err)
     ground.assert_all_released(run, outcome["usd"]["ceiling"])
     attended.gone()
+
+
+def test_a_ledger_that_is_lost_with_the_runner_loses_no_machine(ground: RentedGround, attended: Attended) -> None:
+    process = ground.start("run", ground.job("runpod", steps=4000, step_s=0.1), *YES)
+    run = attended.only()
+    attended.far(run, 3)
+    (machine,) = ground.machines()
+    for file in ground.launcher.home.glob("ledger.sqlite*"):
+        file.unlink()
+    attended.kill(process.pid)
+    process.communicate()
+    attended.kill(attended.runner(run))
+    for path in (*attended.dir(run).iterdir(), attended.dir(run)):
+        os.utime(path, (0, 0))  # its last word was long ago
+    until(lambda: ground.cloud.billed(machine["id"])["state"] == "terminated", 120)
+    attended.gone()
