@@ -26,7 +26,7 @@ class Label:
     def read(cls, text: str) -> Label | None:
         """The label, or None for a machine that is not ours: foreign, or only named a little like it."""
         found = _LABEL.fullmatch(text)
-        if found is None:
+        if found is None or not all(sign.isalnum() or sign == "-" for sign in found["owner"]):
             return None
         try:
             ends = datetime.strptime(found["ends"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)

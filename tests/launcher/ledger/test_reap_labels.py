@@ -70,7 +70,8 @@ def test_a_label_says_owner_run_and_deadline_and_what_is_none_is_foreign() -> No
     label = Label.read(MINE)
     assert label is not None
     assert (label.owner, label.run, label.ends) == ("gha-77-1", "aaaaaa", NOON + timedelta(hours=1))
-    for other in (FOREIGN, "pl-x", f"{MINE}x", f"x{MINE}", MINE.upper(), MINE.replace("1120T", "1140T"), f"{MINE}\n"):
+    for other in (FOREIGN, "pl-x", f"{MINE}x", f"x{MINE}", MINE.upper(), MINE.replace("1120T", "1140T"), f"{MINE}\n",
+                  MINE.replace("gha", "\x1b[31mgha")):  # fmt: skip
         assert Label.read(other) is None, other
 
 
