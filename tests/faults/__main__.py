@@ -106,7 +106,8 @@ def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path, minut
             try:
                 result = done.result()
             except Exception as error:  # noqa: BLE001  a case that cannot be judged is a fault, not the end of all
-                result = Result(waiting[done], faults=[f"could not be judged: {type(error).__name__}: {error}"])
+                words = f"could not be judged: {type(error).__name__}: {error}"
+                result = Result(waiting[done], reached=False, faults=[words])
             if result is None:
                 continue
             file.write(json.dumps(result.told()) + "\n")
