@@ -4,8 +4,9 @@ strace and not Python's own audit events: those do not see what a library writte
 OpenSSL and libc open files), and what a library adds later must not go unseen either. The failpoints' log is one
 write each, so that the trace itself says between which two of them a system call lies. A call is within an effect
 when the thread that makes it has passed `.before` and not yet `.after`; a thread that never passes any (paramiko's
-readers, fabric's workers) works for the main thread, and is judged by where that one is; what it sends on a
-connection that stands is left out. What a child process does is the effect in which it was started.
+readers, fabric's workers) works for the main thread, and is judged by where that one is. What a child process does is
+the effect in which it was started. Of what is sent on a connection that stands, ssh's own words are left out by their
+length: keep-alive, a session opened ahead, or one that ends when Python collects its object, wherever that is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _BIRTHS = ("clone", "clone3", "fork", "vfork")
 TRACED = (*_FILES, *_SIGNALS, *_SENDS, *_BIRTHS, "execve", "write")
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
 _CHILD = re.compile(r"\) += (\d+)")
+_LENGTH = re.compile(r'"(?:\.\.\.)?, (\d+), \w')
+LEAST_REQUEST = 200  # bytes: a request carries a program's text, or HTTP's headers
 _MARK = re.compile(r'"\S+ \d+ \d+ ([\w.]+)\.(before|after)\\n"')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _WRITING = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)")
@@ -82,8 +85,9 @@ def read(lines: Iterable[str], log: str) -> Iterator[Act]:
                 _pass(thread, mark[1], mark[2])
         elif called and called != "execve":  # a process that becomes another was started by this one, above
             what = _outside(called, rest)
-            if called in _SENDS[1:] and tid != first and not thread.stack:
-                continue  # ssh's own, on a line that stands (keep-alive, a session opened ahead)
+            length = _LENGTH.search(rest)
+            if called == "sendto" and length and int(length[1]) < LEAST_REQUEST:
+                continue
             if what and what != log:
                 yield _act(threads, first, tid, called, what)
 
