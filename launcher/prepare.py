@@ -127,7 +127,10 @@ def _group_field(data: JobData) -> str | None:
         return None
     if data.group_by != "auto":
         return data.group_by
-    voices = {row.get("voice_id") for row in read_manifest(data.manifest)}
+    voices = {
+        voice if voice is None or isinstance(voice, str) else json.dumps(voice, sort_keys=True)
+        for voice in (row.get("voice_id") for row in read_manifest(data.manifest))
+    }
     return "voice_id" if None not in voices and len(voices) >= FEWEST_GROUPS else None
 
 

@@ -77,12 +77,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, sees the old whole file or the new whole file."""
+def write_atomic(path: Path, text: str, *, as_it_is: bool = False) -> None:
+    """Write a text file so that a reader, or a crash, sees the old whole file or the new whole file.
+
+    `as_it_is`: the user's own data, of which nothing may be changed; all else passes through `last_look`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with part.open("w", encoding="utf-8") as file:
-        file.write(last_look(text))
+        file.write(text if as_it_is else last_look(text))
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

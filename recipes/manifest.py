@@ -83,7 +83,7 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> None:
             lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ManifestError(path, number, f"cannot be written as JSON: {error}.") from None
-    write_atomic(Path(path), "".join(line + "\n" for line in lines))
+    write_atomic(Path(path), "".join(line + "\n" for line in lines), as_it_is=True)
 
 
 def text_of(row: Mapping[str, Any], key: str, file: object, line: int | None) -> str:

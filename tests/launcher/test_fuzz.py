@@ -111,7 +111,7 @@ def changed(draw: st.DrawFn, valid: Any) -> Any:
             parent = parent[part]
         how = draw(st.sampled_from(["value", "value", "value", "gone", "key"]))
         if how == "value":
-            parent[key] = draw(st.sampled_from(VALUES))
+            parent[key] = copy.deepcopy(draw(st.sampled_from(VALUES)))
         elif how == "gone" or not isinstance(parent, dict):
             del parent[key]
         else:
@@ -213,6 +213,14 @@ def test_no_offers_file_breaks_a_verb(ground: FastGround, text: bytes, verb: str
     (ground.folder / "fuzzed.json").write_bytes(text)
     words = ["offers"] if verb == "offers" else ["plan", ground.folder / "job.yaml"]
     said(ground, *words, "--offers", ground.folder / "fuzzed.json")
+
+
+def test_voices_that_are_no_text_are_told_apart(ground: FastGround) -> None:
+    rows = [ROW | {"audio_filepath": f"{n}.wav", "voice_id": voice} for n, voice in enumerate(([], {}, 1, "a", [1]))]
+    (ground.folder / "fuzzed.jsonl").write_bytes(as_lines(rows))
+    (ground.folder / "budgets.yaml").write_bytes(as_yaml(BUDGETS))
+    (ground.folder / "job.yaml").write_bytes(as_yaml(JOB | {"data": {"manifest": "fuzzed.jsonl"}}))
+    assert said(ground, "plan", ground.folder / "job.yaml", "--offers", ground.folder / "offers.json")[0] != 1
 
 
 @given(text=files([ROW | {"audio_filepath": f"{n}.wav", "voice_id": f"v{n}"} for n in range(6)], as_lines),
