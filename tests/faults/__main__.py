@@ -48,7 +48,7 @@ def main() -> int:
         sys.stderr.write("A simulated machine is made of namespaces, which needs root. Fix: run as root.\n")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # begin no more, and leave nothing standing
-    with tempfile.TemporaryDirectory(prefix="launcher-faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="launcher-faults-", ignore_cleanup_errors=True) as folder:
         ground = Field(Path(folder))
         try:
             chosen = _chosen(ground, asked.words)

@@ -26,6 +26,7 @@ class Program:
         number = len(list(folder.glob("*.out")))
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
         self._out.touch()
+        self._err.touch()
         told = (module, list(words), dict(env), str(folder), str(self._out), str(self._err))
         self._process = _context.Process(target=_be, args=told)
         self._process.start()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.faults.field import Field
+from tests.faults.program import Program
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 SCHEDULES = int(os.environ.get("LAUNCHER_FAULTS_SCHEDULES", "1"))
@@ -37,7 +38,7 @@ PASSING = (
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Field]:
-    with tempfile.TemporaryDirectory(prefix="launcher-schedules-") as folder:
+    with tempfile.TemporaryDirectory(prefix="launcher-schedules-", ignore_cleanup_errors=True) as folder:
         field = Field(Path(folder))
         try:
             yield field
@@ -53,7 +54,7 @@ def test_no_schedule_leaves_a_machine_or_charges_more_than_was_approved(ground: 
         def begin(self, provider: str) -> None:
             self.copy = ground.copy(provider, "evaluate")
             self.provider = provider
-            self.runner: subprocess.Popen[str] | None = None
+            self.runner: Program | None = None
 
         def lives(self) -> bool:
             return self.runner is not None and self.runner.poll() is None
@@ -73,7 +74,8 @@ def test_no_schedule_leaves_a_machine_or_charges_more_than_was_approved(ground: 
         def die(self, after_us: int) -> None:
             assert self.runner
             time.sleep(after_us / 1e6)
-            os.killpg(self.runner.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(self.runner.pid, signal.SIGKILL)
             self.runner.communicate()
 
         @precondition(lambda self: not self.lives())
