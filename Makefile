@@ -75,7 +75,8 @@ test-sentinel: env
 
 # The fuzz tests at length (some minutes; make test runs a few examples of each).
 fuzz: env
-	LAUNCHER_TEST_EXAMPLES=$(or $(EXAMPLES),300) $(VENV)/python -m pytest tests/launcher/test_fuzz.py
+	LAUNCHER_TEST_EXAMPLES=$(or $(EXAMPLES),300) $(VENV)/python -m pytest tests/launcher/test_fuzz.py \
+	  tests/launcher/run/test_secrets.py
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done
