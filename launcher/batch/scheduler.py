@@ -7,18 +7,17 @@ so, before anything was created; such runs are no attempt, and the job is tried 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from launcher.approval import Approval
 from launcher.batch.file import Batch, Item, has_data_of
 from launcher.batch.money import Deferral, Standing, deferral_of, standing
-from launcher.batch.sharing import share
-from launcher.batch.summary import some
+from launcher.batch.sharing import Sharing
+from launcher.batch.summary import ended_in_words, some
 from launcher.batch.terms import Covered, meet, met_runs
 from launcher.budgets import FILE_NAME as BUDGETS
 from launcher.clock import Clock
@@ -162,7 +161,7 @@ class Scheduler:
         if is_finished(run) or not here:
             if run.run not in self._seen.ended:
                 self._seen.ended.add(run.run)
-                self._say(f"{self._name(run)}: {_ended(run)}")
+                self._say(f"{self._name(run)}: {ended_in_words(run)}")
             return False
         deaths = self._seen.deaths.get(run.run, 0)
         if deaths >= MOST_DEATHS:
@@ -266,29 +265,11 @@ class Scheduler:
         pack = next((each for each in self._covered.packed if item.index in each.items), None)
         if pack is None or planned.plan.is_free:
             return planned, []
-        runs = self.runs()
-        waiting = [each for each in self._waiting(runs) if each.index in pack.items and each is not item]
-
-        def plan_on(most_usd: Usd | None, each: Item, offer: tuple[str, str],
-                    after_s: Mapping[tuple[str, str], float]) -> Planned:  # fmt: skip
-            if not has_data_of(each):
-                raise BadInputError("its data changed since the batch was approved.")
-            approval = self._approval(each.index)
-            wishes = replace(self._wishes, within=self._covered.allowed.get(each.index), keep=offer, after_s=after_s)
-            found = plan_job(each.job, self._home, self._clock, wishes, most_usd=most_usd, unspent=most_usd is None,
-                             market=planned.market)  # fmt: skip
-            if approval is None or not approval.covers(found.plan):
-                raise RefusedError("outside what was approved.")
-            return found
-
-        shared = share(item, waiting, pack.offer, partial(plan_on, left), partial(plan_on, None))
-        if shared is None or self._no_room(shared.first.plan, []) is not None:
-            return planned, []
-        then = [
-            Follower(plan, approval, each.index)
-            for each, plan in shared.then if (approval := self._approval(each.index)) is not None
-        ]  # fmt: skip
-        return shared.first, then
+        waiting = self._waiting(self.runs())
+        others = [each for each in waiting if each.index in pack.items and each is not item]
+        sharing = Sharing(self._home, self._clock, self._wishes, self._approval)
+        shared = sharing.share(item, planned, others, pack.offer, left)
+        return (planned, []) if shared is None or self._no_room(shared[0].plan, []) is not None else shared
 
     def _no_room(self, plan: Plan, live: list[Run]) -> Deferral | None:
         """Why a plan that fits the money has to wait all the same."""
@@ -412,10 +393,3 @@ def _outside(planned: Planned, approval: Approval | None) -> str:
     words = f"{offer.provider} {offer.gpu} at ${offer.usd_per_hour}/h, at most ${planned.plan.ceiling_usd}"
     most = f" (at most ${approval.allowed.max_usd_per_hour}/h)" if approval else ""
     return f"only {words} is to be had, which is outside what was approved{most}"
-
-
-def _ended(run: Run) -> str:
-    outcome = run.outcome or {}
-    charged = f", ${outcome['usd']['charged']} charged" if "usd" in outcome else ""
-    state = "done" if run.state is RunState.SETTLED else str(run.state)
-    return f"{state}{charged}{f': {run.reason}' if run.reason else ''}"

@@ -11,6 +11,8 @@ from launcher.money import ZERO, Usd
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from launcher.ledger import Run
+
 DASH = "—"
 WORDS = {"settled": "done"}  # a run's state, as a person says it
 
@@ -191,3 +193,11 @@ def _money(amount: Usd | None) -> str | None:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def ended_in_words(run: Run) -> str:
+    """How a run of the batch ended, in a line: state, charge, reason."""
+    outcome = run.outcome or {}
+    charged = f", ${outcome['usd']['charged']} charged" if "usd" in outcome else ""
+    state = WORDS.get(str(run.state), str(run.state))
+    return f"{state}{charged}{f': {run.reason}' if run.reason else ''}"
