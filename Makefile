@@ -64,7 +64,7 @@ faults: env
 test-skypilot: env
 	LAUNCHER_TEST_WHOLE=1 $(VENV)/python -m pytest tests/launcher/providers/test_provider_conformance.py -k skypilot
 
-# The cancelled CI runs and the shut laptops at their full number (as root; make test cancels two, and shuts two).
+# The cancelled CI runs and the shut laptops at their full number (as root; make test cancels three, and shuts two).
 test-ci-cancel: env
 	LAUNCHER_TEST_CANCELS=50 LAUNCHER_FAULTS=all $(VENV)/python -m pytest -s \
 	  tests/launcher/run/test_ci_cancel.py tests/launcher/run/test_laptop_shut.py
