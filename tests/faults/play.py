@@ -45,10 +45,13 @@ class Result:
         return {**self.case.told(), **held}
 
 
-def play(ground: Field, case: Case) -> Result:
-    """Run one case to its end; never leaves a machine of it behind on the simulated cloud."""
+def play(ground: Field, case: Case, short_s: float = SHORT_S) -> Result:
+    """Run one case to its end; never leaves a machine of it behind on the simulated cloud.
+
+    `short_s`: the deadline, in seconds after the renting, of a case that is about what happens then.
+    """
     began, short = time.monotonic(), case.rescue in ("reaper", "watchdog")
-    copy = ground.copy(case.provider, case.recipe, SHORT_S if short else None)
+    copy = ground.copy(case.provider, case.recipe, short_s if short else None)
     result = Result(case, ceiling_usd=str(copy.ceiling), commit=ground.commit)
     fired = copy.root.parent / "fired"
     fired.mkdir()

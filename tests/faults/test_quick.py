@@ -14,6 +14,7 @@ from tests.faults.play import Result, play
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
+DEADLINE_S = 45.0  # all of them die within seconds of the renting
 #: (provider, failpoint, who acts, the layer that must have made the rescue)
 DEATHS = (
     ("runpod", "provider.create.before:1", "resume", "none"),
@@ -22,10 +23,10 @@ DEATHS = (
     ("vast", "provider.create.after:1", "resume", "L0"),
     ("vast", "artifact.place.after:1", "resume", "L0"),
     ("runpod", "provider.create.after:1", "reaper", "L2"),
-    ("brev", "provider.arm.after:1", "reaper", "L2"),
+    ("vast", "provider.arm.after:1", "reaper", "L2"),
     ("runpod", "provider.arm.after:1", "watchdog", "L3"),
-    ("vast", "host.put.after:1", "watchdog", "L3"),
-    ("brev", "host.put.after:1", "watchdog", "L2"),  # nothing at Brev lets a machine end itself
+    ("vast", "provider.arm.after:1", "watchdog", "L3"),
+    ("brev", "provider.arm.after:1", "watchdog", "L2"),  # nothing at Brev lets a machine end itself
 )
 
 
@@ -34,8 +35,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Resu
     """All of them at once: most of a case is waiting."""
     field = Field(tmp_path_factory.mktemp("faults"))
     try:
-        with ThreadPoolExecutor(5) as pool:
-            played = list(pool.map(lambda death: play(field, case_of(death)), DEATHS))
+        with ThreadPoolExecutor(len(DEATHS)) as pool:
+            played = list(pool.map(lambda death: play(field, case_of(death), DEADLINE_S), DEATHS))
         yield {result.case.key: result for result in played}
     finally:
         field.close()
