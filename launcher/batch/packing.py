@@ -61,13 +61,13 @@ class Pack:
 
 
 def packable(index: int, plan: Plan, nodes: int = 1) -> Packable:
-    """A planned job as packing sees it."""
+    """A planned job as packing sees it. One with phi shares its machine with nobody: it is wiped, then released."""
     spec = plan.spec
     needs = (plan.recipe, spec.get("base", spec.get("model")), spec.get("method"), nodes)
     options = {}
     for candidate in plan.candidates:
         offer, guess = candidate.offer, candidate.estimate
-        if candidate.fits:
+        if candidate.fits and plan.allowed.sensitivity != "phi":
             words = f"{offer.provider} {offer.gpu}" + (f" × {offer.count}" if offer.count > 1 else "")
             options[offer.provider, offer.offer_id] = Option(
                 words, offer.usd_per_hour, candidate.usd_p50, candidate.set_up_s, guess.seconds_p90

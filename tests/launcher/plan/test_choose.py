@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from offered import LOCAL_CPU, LOCAL_GPU, job_of, offer, plan_of, purse
 
+from launcher.batch.packing import packable
 from launcher.errors import BadInputError, RefusedError
 from launcher.estimate import Estimator
 from launcher.money import ZERO, Usd
@@ -130,6 +131,32 @@ def test_phi_goes_to_no_marketplace_whatever_a_budget_trusts(folder: Path, prepa
     for trusting in (held, purse(sensitivity={"phi": ["own", "secure"]}, trust={"vast": "secure"})):
         with pytest.raises(RefusedError):
             plan_of(job, prepared, [LOCAL_CPU, offer("vast")], trusting)
+
+
+def test_phi_shares_its_machine_with_no_other_job_of_a_batch(folder: Path, prepared: Prepared) -> None:
+    kinds = ["own", "secure"]
+    offers, held = [offer("runpod", "0.74")], purse(sensitivity={"phi": kinds, "public": kinds})
+    for sensitivity, shares in (("public", True), ("phi", False)):
+        plan = plan_of(job_of(folder, data=f", sensitivity: {sensitivity}"), prepared, offers, held)
+        assert bool(packable(0, plan).options) is shares
+
+
+def test_time_for_runs_to_follow_is_in_the_deadline_and_in_the_money_of_that_offer_alone(
+    folder: Path, prepared: Prepared
+) -> None:
+    one, other = offer("runpod", "0.74"), offer("runpod", "0.80", "L40S", 48)
+    alone = plan_of(job_of(folder), prepared, [one, other])
+    wishes = Wishes(after_s={(one.provider, one.offer_id): 1800.0})
+    shared = plan_of(job_of(folder), prepared, [one, other], wishes=wishes)
+    before, after = ({c.offer.offer_id: c.ceiling for c in plan.candidates} for plan in (alone, shared))
+    assert after[other.offer_id] == before[other.offer_id]
+    was, now = before[one.offer_id], after[one.offer_id]
+    assert (now.run_s, now.after_s) == (was.run_s, 1800.0)
+    assert now.deadline_h == pytest.approx(was.deadline_h + 0.5, abs=1e-3)
+    half_an_hour = now.max_usd_per_hour / 2
+    assert half_an_hour <= now.usd - was.usd <= half_an_hour + Usd("0.05")
+    with pytest.raises(RefusedError, match="may take"):
+        plan_of(job_of(folder), prepared, [one], wishes=replace(wishes, after_s={(one.provider, one.offer_id): 1e6}))
 
 
 def test_phi_stays_off_a_marketplace_when_a_plan_is_asked_for_another_machine_or_resumed() -> None:
