@@ -28,6 +28,14 @@ for name in ("VAST_URL", "RUNPOD_API_BASE_URL", "BREV_API_URL", "BREV_PUBLIC_API
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def _umask_of_ours() -> Iterator[None]:
+    """What a command line run in this process made private for itself, the next test's files are not."""
+    was = os.umask(0o022)
+    yield
+    os.umask(was)
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The root of the checkout."""

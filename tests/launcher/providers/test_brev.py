@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -320,7 +321,7 @@ def test_a_command_that_hangs_floods_or_babbles_is_an_error(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(BrevCommand.ask, "__kwdefaults__", {"stdin": None, "seconds": 1.0})
+    monkeypatch.setattr(inspect.unwrap(BrevCommand.ask), "__kwdefaults__", {"stdin": None, "seconds": 1.0})
     monkeypatch.setattr(brev_command, "MOST_BYTES", 100_000)
     command = BrevCommand(tmp_path / "lease")
     command.set_up(None)

@@ -136,7 +136,7 @@ def test_with_its_input_closed_it_is_a_launcher_without_a_terminal(paid: PaidGro
 def test_a_machine_that_may_still_bill_blocks_its_provider_and_every_verb_says_so(
     paid: PaidGround, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LAUNCHER_WITHOUT", "sentinel")  # it would go on releasing
+    monkeypatch.setenv("LAUNCHER_WITHOUT", "sentinel,reaper")  # they would go on releasing
     paid.script(refuse_release=10**6, fractions=[0.5])
     args = ("--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5")
     code, outcome, err = paid.run("run", paid.job(), *args)
