@@ -91,7 +91,9 @@ class SshHost:
                 retry.progressed()
             there = ready["bytes"]
             basis = ["--link-dest=../basis/" if folder else "--link-dest=basis/"] if ready["basis"] else []
-            flags = ["-rLpt", "--chmod=u+rwX", "--inplace", *_SQUEEZED, *([*basis, "--delete"] if folder else basis)]
+            # Dates are compared to the nanosecond: of two versions written in one second the second one is sent.
+            flags = ["-rLpt", "--chmod=u+rwX", "--modify-window=-1", "--inplace", *_SQUEEZED]
+            flags += [*basis, "--delete"] if folder else basis
             try:
                 arguments = [*flags, "--", source, f"lease:{target}"]
                 rsync(self._keys, self._patience, arguments, ends - self._now(), self._line.options())

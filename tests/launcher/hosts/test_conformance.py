@@ -43,10 +43,12 @@ def test_a_folder_goes_there_whole_and_replaces_what_was_there(host: Host, box: 
     source = tmp_path / "bundle"
     (source / "data" / "empty").mkdir(parents=True)
     (source / "data" / "a.wav").write_bytes(b"a")
+    os.utime(source / "data" / "a.wav", ns=(10**18, 10**18))
     (source / "old").write_text("old")
     host.put(source, "bundle")
     (source / "old").unlink()
     (source / "data" / "a.wav").write_bytes(b"b")
+    os.utime(source / "data" / "a.wav", ns=(10**18, 10**18 + 10**6))  # written in the same second
     (source / "new").write_text("new")
     host.put(source, "bundle")
     found = {p.relative_to(box / "bundle").as_posix() for p in (box / "bundle").rglob("*")}
