@@ -15,6 +15,7 @@ from launcher.providers.release import cost_until
 from launcher.runner.control import is_running, spawn, stop_asked
 from launcher.runner.ending import in_words
 from launcher.runner.mirror import Mirror
+from launcher.sentinel.keeping import Sentinel
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Handing:
             run = self.ledger.run(follower)
             if run.over or not self.ledger.leases(follower) or is_running(self.home.run_dir(follower)):
                 continue
+            sentinel = Sentinel(self.home, follower)  # first: where no runner starts, it tries again, or releases
+            sentinel.keep()
+            sentinel.close()
             spawn(self.home, follower, self.clock)
 
     def _fits(self, run: Run, lease: Lease) -> bool:
