@@ -28,12 +28,19 @@ for name in ("VAST_URL", "RUNPOD_API_BASE_URL", "BREV_API_URL", "BREV_PUBLIC_API
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Nor does any test see file modes that whoever started it prefers.
+os.umask(0o022)
+
+
 @pytest.fixture(autouse=True)
 def _umask_of_ours() -> Iterator[None]:
-    """What a command line run in this process made private for itself, the next test's files are not."""
-    was = os.umask(0o022)
+    """What a command line run in this process made private for itself, the next test's files are not.
+
+    It is set before the test too: a fixture of a whole module, made before this one, may have run a command line.
+    """
+    os.umask(0o022)
     yield
-    os.umask(was)
+    os.umask(0o022)
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,7 @@ def _up(asked: argparse.Namespace) -> int:
 
 def _serve(asked: argparse.Namespace) -> int:
     """The server itself; ends on SIGTERM."""
+    os.umask(0o022)  # its machines are entered by users who are not root, whatever modes the caller prefers
     mark = os.environ.setdefault(MARK, secrets.token_hex(8))
     network = Network.claim()
     try:
