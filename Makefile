@@ -39,7 +39,7 @@ lint: env
 	$(VENV)/mypy
 
 test: lint
-	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	@$(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Models made with NeMo 3.0.0 restore in NeMo 2.7.3 and hear the same: in an environment of its own (2 GB).
 test-nemo27: env

@@ -103,6 +103,41 @@ def _forbid_skip(report):  # type: ignore[no-untyped-def]
     return report
 
 
+# The files that take minutes, the longest first. They begin first, so that no worker has one to itself at the end.
+LONG = (
+    "launcher/providers/test_provider_conformance.py",
+    "launcher/run/test_rented.py",
+    "launcher/run/test_rented_through_skypilot.py",
+    "launcher/run/test_rented_batch.py",
+    "launcher/providers/test_skypilot.py",
+    "launcher/providers/test_brev.py",
+    "launcher/run/test_hostile_provider.py",
+    "launcher/run/test_laptop_shut.py",
+    "launcher/run/test_whole_job.py",
+    "launcher/providers/test_two_nodes.py",
+    "launcher/sentinel/test_skypilot_server_killed.py",
+    "launcher/sentinel/test_rented_sentinel.py",
+    "launcher/run/test_ci_cancel.py",
+    "launcher/run/test_rented_odds.py",
+    "launcher/run/test_secrets.py",
+    "launcher/run/test_hostile_names.py",
+    "faults/test_quick.py",
+    "faults/test_schedules.py",
+    "faults/test_moving_on.py",
+    "faults/test_every_effect_is_named.py",
+    "launcher/batch/test_whole_batch.py",
+    "launcher/ledger/test_storm.py",
+    "launcher/ledger/test_states_of_money.py",
+    "examples/test_rehearse.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, then those that run NeMo, then the rest as they were collected."""
+    rank = {REPO / "tests" / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONG) + (item.get_closest_marker("nemo") is None)))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """No process of a run may be left when all tests are over: such as a sentinel, which outlives a great deal."""
     if hasattr(session.config, "workerinput"):

@@ -1,27 +1,31 @@
-"""A small real corpus and a tiny real base, made once for the tests that run whole jobs."""
+"""What tests of whole runs share: a launcher with a home of its own, and what it runs on, here or rented."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fast import FastGround, make_ground
-from jobs import REPO, Ground, Launcher, run_quietly
+from jobs import Launcher
+from rented import RentedGround, standing_cloud
+
+from tests.cloud.conftest import Standing
 
 
-@pytest.fixture(scope="session")
-def ground(tmp_path_factory: pytest.TempPathFactory, recipe_python: Path) -> Ground:
-    """5 speakers saying 26 terms, everyday phrases, and a base that has heard the everyday phrases a little."""
-    place = tmp_path_factory.mktemp("ground")
-    corpus = REPO / "examples" / "clinical-terms" / "make_corpus.py"
-    run_quietly(sys.executable, corpus, "--out", place, "--voices", 5)
-    build = REPO / "examples" / "tiny_base" / "build.py"
-    run_quietly(
-        recipe_python, build, "--out", place / "base.nemo", "--corpus", place / "corpus.txt",
-        "--train", place / "base" / "manifest.jsonl", "--steps", 120,
-    )  # fmt: skip
-    return Ground(place / "recordings", place / "general" / "manifest.jsonl", place / "base.nemo")
+@pytest.fixture(scope="module")
+def standing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """One simulated cloud for a module, whose machines have the stand-in recipe; its CLOUD says how it is made."""
+    with standing_cloud(tmp_path_factory.mktemp("rented"), *request.module.CLOUD) as held:
+        yield held
+
+
+@pytest.fixture
+def ground(standing: Standing, fast: FastGround, launcher: Launcher) -> Iterator[RentedGround]:
+    """The module's cloud without machines or faults of an earlier test, and a launcher of its own."""
+    standing.fault("end_all")
+    yield RentedGround(fast, launcher, standing)
+    standing.fault("end_all")
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -103,6 +105,16 @@ class RentedGround:
         assert max(charged, billed) <= Usd(ceiling)
         keys = self.launcher.home / "runs" / run / "keys"
         assert not list(keys.rglob("key"))
+
+
+@contextmanager
+def standing_cloud(folder: Path, *words: str) -> Iterator[Standing]:
+    """Such a cloud, ended with the block."""
+    held = raise_with_image(folder / "state", folder, *words)
+    try:
+        yield held
+    finally:
+        lower(held)
 
 
 def raise_with_image(state: Path, folder: Path, *words: str) -> Standing:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,24 +15,15 @@ import pytest
 from ci import EXAMPLES, MOMENTS, Ci, Workflow, colleague_label
 from fast import FastGround
 from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
+from rented import RentedGround
 
 from tests.cloud.conftest import Standing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+CLOUD = ("--seed", "23", "--set", "runpod.balance_usd=1e6", "--set", "vast.balance_usd=1e6",
+         "--set", "brev.balance_usd=1e6")  # fmt: skip
 CANCELS = int(os.environ.get("LAUNCHER_TEST_CANCELS", "3"))
 DAY_S = 86_400.0
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("rented")
-    held = raise_with_image(folder / "state", folder, "--seed", "23", "--set", "runpod.balance_usd=1e6",
-                            "--set", "vast.balance_usd=1e6", "--set", "brev.balance_usd=1e6")  # fmt: skip
-    try:
-        yield held
-    finally:
-        lower(held)
 
 
 @pytest.fixture

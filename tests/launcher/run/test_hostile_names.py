@@ -10,7 +10,6 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ from typing import Any
 import pytest
 from door import Asked, door
 from fast import FastGround, write_base
-from jobs import Launcher
-from rented import BUDGETS, RentedGround, lower, raise_with_image
-
-from tests.cloud.conftest import Standing
+from rented import BUDGETS, RentedGround
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+CLOUD = ("--seed", "31")
 YES = ("--confirm", "YES", "--max-cost", "3")
 EVIL = "$(touch pwned)`touch pwned`';touch pwned;\"\n&& touch pwned | é中文 [bold]\u202ex -rf"
 NAMED = EVIL.replace("\u202e", "")  # in a job file: one that turns a line is refused when it is read
@@ -31,23 +28,6 @@ RECORDINGS = (
     "-rf.wav", "--delete.wav", "a b.wav", "new\nline.wav", "qu'o\"te.wav", "$(touch pwned).wav", "`touch pwned`.wav",
     ";touch pwned;.wav", "été 中文.wav", "*?[a].wav", "back\\slash.wav", "x.wav\n$(touch pwned).wav",
 )
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("hostile")
-    held = raise_with_image(folder / "state", folder, "--seed", "31")
-    try:
-        yield held
-    finally:
-        lower(held)
-
-
-@pytest.fixture
-def ground(standing: Standing, fast: FastGround, launcher: Launcher) -> Iterator[RentedGround]:
-    standing.fault("end_all")
-    yield RentedGround(fast, launcher, standing)
-    standing.fault("end_all")
 
 
 def hostile_job(fast: FastGround) -> Path:

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from door import Asked, door
-from fast import FastGround
-from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
-
-from tests.cloud.conftest import Standing
+from rented import RentedGround
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+CLOUD = ("--seed", "47")
 YES = ("--confirm", "YES", "--max-cost", "3")
 EVIL = (
     "\x1b[2J\x1b]0;x\x07\x9b31m[bold red]<script>alert(1)</script>\u202e01.0$\u2066\r\n"
@@ -29,23 +25,6 @@ EVIL = (
 NEST: Any = "x"
 for _ in range(200):
     NEST = [NEST, {"a": NEST}] if len(json.dumps(NEST)) < 2000 else [NEST]
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("hostile-provider")
-    held = raise_with_image(folder / "state", folder, "--seed", "47")
-    try:
-        yield held
-    finally:
-        lower(held)
-
-
-@pytest.fixture
-def ground(standing: Standing, fast: FastGround, launcher: Launcher) -> Iterator[RentedGround]:
-    standing.fault("end_all")
-    yield RentedGround(fast, launcher, standing)
-    standing.fault("end_all")
 
 
 def poisoned(asked: Asked) -> tuple[int, bytes] | None:

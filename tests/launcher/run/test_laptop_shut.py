@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
@@ -21,23 +20,14 @@ import pytest
 from ci import await_, tagged
 from fast import make_ground
 from jobs import REPO, Launcher
-from rented import STEP_S, RentedGround, lower, raise_with_image
+from rented import STEP_S, RentedGround
 
 from tests.cloud.conftest import Standing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+CLOUD = ("--seed", "29")
 TRACKING = "RUNNER_TRACKING_ID"
 PROVIDERS = ("runpod", "brev", "vast") if os.environ.get("LAUNCHER_FAULTS") == "all" else ("runpod", "brev")
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("rented")
-    held = raise_with_image(folder / "state", folder, "--seed", "29")
-    try:
-        yield held
-    finally:
-        lower(held)
 
 
 class Laptop:

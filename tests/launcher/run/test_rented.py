@@ -7,39 +7,19 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fast import FastGround
-from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
+from rented import RentedGround
 
 from launcher.ledger import LeaseState
 from launcher.money import Usd
-from tests.cloud.conftest import Standing, until
+from tests.cloud.conftest import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+CLOUD = ("--seed", "11")
 YES = ("--confirm", "YES", "--max-cost", "3")
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("rented")
-    held = raise_with_image(folder / "state", folder, "--seed", "11")
-    try:
-        yield held
-    finally:
-        lower(held)
-
-
-@pytest.fixture
-def ground(standing: Standing, fast: FastGround, launcher: Launcher) -> Iterator[RentedGround]:
-    """The module's cloud without machines or faults of an earlier test, and a launcher of its own."""
-    standing.fault("end_all")
-    yield RentedGround(fast, launcher, standing)
-    standing.fault("end_all")
 
 
 @pytest.mark.parametrize("provider", ["runpod", "vast", "brev"])

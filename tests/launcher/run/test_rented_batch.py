@@ -6,33 +6,21 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fast import FastGround
-from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
+from rented import RentedGround
 
 from launcher.ledger import LeaseState
 from launcher.money import Usd
 from launcher.runner.control import ask_to_stop
 from recipes.contract import EVENTS, read_events
-from tests.cloud.conftest import Standing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("batch")
-    held = raise_with_image(folder / "state", folder, "--seed", "12")
-    try:
-        yield held
-    finally:
-        lower(held)
+CLOUD = ("--seed", "12")
 
 
 def batch_of(ground: RentedGround, jobs: dict[str, int], text: str = "", **nature: Any) -> Path:
@@ -73,10 +61,7 @@ def training(ground: RentedGround, run: str) -> bool:
     return any(event.get("step") == "finetune" and event.get("at_step") for _, event in events)
 
 
-def test_six_jobs_over_two_providers_are_packed_inside_one_amount(
-    standing: Standing, fast: FastGround, launcher: Launcher
-) -> None:
-    ground = RentedGround(fast, launcher, standing)
+def test_six_jobs_over_two_providers_are_packed_inside_one_amount(ground: RentedGround) -> None:
     path = batch_of(ground, {"runpod": 3, "vast": 3})
     code, outcome, err = ground.run("batch", path, "--confirm", "YES", "--max-cost", "4", timeout_s=560)
     assert code == 0, (outcome, err)
@@ -87,22 +72,19 @@ def test_six_jobs_over_two_providers_are_packed_inside_one_amount(
     assert_paid_for(ground, runs)
     for run in runs:
         assert ground.ledger.spent(run) > 0
-        receipt = json.loads((launcher.home / "runs" / run / "receipt.json").read_text())
+        receipt = json.loads((ground.launcher.home / "runs" / run / "receipt.json").read_text())
         assert receipt["training"]["steps"] == ground.ledger.run(run).plan["asked"]["max_steps"]
-        assert (launcher.home / "runs" / run / "adapted_model.nemo").exists()
+        assert (ground.launcher.home / "runs" / run / "adapted_model.nemo").exists()
 
 
-def test_whoever_has_the_machine_may_die_and_goes_on_there(
-    standing: Standing, fast: FastGround, launcher: Launcher
-) -> None:
-    ground = RentedGround(fast, launcher, standing)
+def test_whoever_has_the_machine_may_die_and_goes_on_there(ground: RentedGround) -> None:
     path = batch_of(ground, {"vast": 3}, step_s=0.6)
     process = ground.start("batch", path, "--confirm", "YES", "--max-cost", "4")
-    ledger = until(lambda: (launcher.home / "ledger.sqlite").exists() and ground.ledger)
+    ledger = until(lambda: (ground.launcher.home / "ledger.sqlite").exists() and ground.ledger)
     ids = until(lambda: len(found := [run.run for run in ledger.runs()]) == 3 and found[::-1])
     for run in ids:
         until(lambda run=run: training(ground, run))
-        held = json.loads((launcher.home / "runs" / run / "runner.json").read_text())
+        held = json.loads((ground.launcher.home / "runs" / run / "runner.json").read_text())
         os.kill(held["pid"], signal.SIGKILL)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
@@ -111,16 +93,13 @@ def test_whoever_has_the_machine_may_die_and_goes_on_there(
     assert_paid_for(ground, ids)
 
 
-def test_where_the_first_is_stopped_the_others_share_a_machine_of_their_own(
-    standing: Standing, fast: FastGround, launcher: Launcher
-) -> None:
-    ground = RentedGround(fast, launcher, standing)
+def test_where_the_first_is_stopped_the_others_share_a_machine_of_their_own(ground: RentedGround) -> None:
     path = batch_of(ground, {"runpod": 3}, step_s=0.6)
     process = ground.start("batch", path, "--confirm", "YES", "--max-cost", "4")
-    ledger = until(lambda: (launcher.home / "ledger.sqlite").exists() and ground.ledger)
+    ledger = until(lambda: (ground.launcher.home / "ledger.sqlite").exists() and ground.ledger)
     ids = until(lambda: len(found := [run.run for run in ledger.runs()]) == 3 and found[::-1])
     until(lambda: training(ground, ids[0]))
-    ask_to_stop(launcher.home / "runs" / ids[0], "collect")
+    ask_to_stop(ground.launcher.home / "runs" / ids[0], "collect")
     out, err = process.communicate(timeout=400)
     outcome = json.loads(out)
     assert process.returncode == 8, err

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fast import FastGround
 from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
+from rented import RentedGround
 
 from launcher.clock import parse_iso
 from launcher.reaper.labels import Label
-from tests.cloud.conftest import Standing, until
+from tests.cloud.conftest import until
 
 FAKETIME = [Path(each) for each in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
                                     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")]  # fmt: skip
+CLOUD = ("--seed", "31")
 pytestmark = [
     pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not any(path.exists() for path in FAKETIME),
@@ -27,23 +26,6 @@ pytestmark = [
 ]  # fmt: skip
 YES = ("--confirm", "YES", "--max-cost", "3")
 WRONG = (-1, 1) if os.environ.get("LAUNCHER_FAULTS") == "all" else (-1,)
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("rented")
-    held = raise_with_image(folder / "state", folder, "--seed", "31")
-    try:
-        yield held
-    finally:
-        lower(held)
-
-
-@pytest.fixture
-def ground(standing: Standing, fast: FastGround, launcher: Launcher) -> Iterator[RentedGround]:
-    standing.fault("end_all")
-    yield RentedGround(fast, launcher, standing)
-    standing.fault("end_all")
 
 
 def billing(ground: RentedGround) -> list[str]:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from fast import FastGround
 from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
+from rented import RentedGround, standing_cloud
 
 from launcher.providers.runpod_api import carries
 from tests.cloud import catalog, image
@@ -20,22 +20,19 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 YES = ("--confirm", "YES", "--max-cost", "3")
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """SkyPilot sets a machine up from the net: this cloud's machines have what it would fetch."""
+    with standing_cloud(tmp_path_factory.mktemp("rented"), "--seed", "13", "--layer", str(image.ensure())) as held:
+        yield held
+
+
 class SkyGround(RentedGround):
     """Pods are named as SkyPilot names them."""
 
     def machines(self) -> list[dict[str, Any]]:
         labels = [lease.label for lease in self.ledger.leases()]
         return [row for row in self.cloud.bill()["machines"] if any(carries(row["label"], one) for one in labels)]
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("rented")
-    held = raise_with_image(folder / "state", folder, "--seed", "13", "--layer", str(image.ensure()))
-    try:
-        yield held
-    finally:
-        lower(held)
 
 
 @pytest.fixture

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import pytest
 from door import Asked, Door, door
-from fast import FastGround
-from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
-
-from tests.cloud.conftest import Standing
+from rented import RentedGround
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+CLOUD = ("--seed", "23")
 YES = ("--confirm", "YES", "--max-cost", "3")
 #: RunPod is asked as Vast is, over HTTP with the key in a header: with `make fuzz` only.
 PROVIDERS = ["vast", "brev", *(["runpod"] if os.environ.get("LAUNCHER_TEST_EXAMPLES") else [])]
@@ -26,23 +23,6 @@ PLANTED = {
     "AWS_SECRET_ACCESS_KEY": "planted/aws+secret/0123456789", "HF_TOKEN": "hf_planted0123456789abcd",
     "LAMBDA_API_KEY": "planted-lambda-0123456789", "OUR_OWN_TOKEN": "planted-own-0123456789",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("secrets")
-    held = raise_with_image(folder / "state", folder, "--seed", "23")
-    try:
-        yield held
-    finally:
-        lower(held)
-
-
-@pytest.fixture
-def ground(standing: Standing, fast: FastGround, launcher: Launcher) -> Iterator[RentedGround]:
-    standing.fault("end_all")
-    yield RentedGround(fast, launcher, standing)
-    standing.fault("end_all")
 
 
 class Watched:

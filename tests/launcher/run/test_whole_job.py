@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import Ground, Launcher
+from jobs import REPO, Ground, Launcher, run_quietly
 
 from launcher.home import Home
 from launcher.ledger import LeaseState, Ledger, RunState
@@ -31,6 +32,20 @@ def until(happened: Callable[[], Any], what: str, seconds: float = 300) -> Any:
         assert time.monotonic() < ends, f"{what}: not within {seconds} s"
         time.sleep(0.05)
     return found
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory, recipe_python: Path) -> Ground:
+    """5 speakers saying 26 terms, everyday phrases, and a base that has heard the everyday phrases a little."""
+    place = tmp_path_factory.mktemp("ground")
+    corpus = REPO / "examples" / "clinical-terms" / "make_corpus.py"
+    run_quietly(sys.executable, corpus, "--out", place, "--voices", 5)
+    build = REPO / "examples" / "tiny_base" / "build.py"
+    run_quietly(
+        recipe_python, build, "--out", place / "base.nemo", "--corpus", place / "corpus.txt",
+        "--train", place / "base" / "manifest.jsonl", "--steps", 120,
+    )  # fmt: skip
+    return Ground(place / "recordings", place / "general" / "manifest.jsonl", place / "base.nemo")
 
 
 def tune(launcher: Launcher, ground: Ground, *more: object) -> tuple[int, dict[str, Any], str]:

@@ -14,7 +14,7 @@ import pytest
 from attended import Attended
 from fast import FastGround
 from jobs import Launcher
-from rented import RentedGround, lower, raise_with_image
+from rented import RentedGround, standing_cloud
 
 from tests.cloud.conftest import Standing, until
 
@@ -25,12 +25,8 @@ HURRIED = {"LAUNCHER_SENTINEL_PAUSES_S": "0.2"}  # one more runner
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = tmp_path_factory.mktemp("rented")
-    held = raise_with_image(folder / "state", folder, "--seed", "17")
-    try:
+    with standing_cloud(tmp_path_factory.mktemp("rented"), "--seed", "17") as held:
         yield held
-    finally:
-        lower(held)
 
 
 @pytest.fixture
