@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+from launcher.pulse import moved
+
 
 class Clock(Protocol):
     """Wall time (aware, UTC), monotonic seconds, and sleep."""
@@ -36,7 +38,9 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
+        moved()
         time.sleep(seconds)
+        moved()
 
 
 def iso(moment: datetime) -> str:

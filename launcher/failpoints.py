@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from launcher.pulse import moved
+
 T = TypeVar("T")
 
 VARIABLE, FIRED, LOG = "LAUNCHER_FAILPOINT", "LAUNCHER_FAILPOINT_FIRED", "LAUNCHER_FAILPOINT_LOG"
@@ -40,12 +42,14 @@ class Effect(ContextDecorator):
         self.name = name
 
     def __enter__(self) -> Effect:
+        moved()
         if _ON:
             _pass(f"{self.name}.before")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:  # fmt: skip
+        moved()
         if _ON:
             _pass(f"{self.name}.after")
 

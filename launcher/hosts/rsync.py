@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from launcher.failpoints import effect
 from launcher.hosts.base import HostError
 from launcher.hosts.lease_keys import LeaseKeys
 from launcher.hosts.link import Lost, Patience
+from launcher.pulse import moved
 
+_WORD_S = 30.0  # between two words that a transfer is waited for
+_Done = subprocess.CompletedProcess[bytes]
 # rsync(1), EXIT VALUES, and ssh's own 255: the line, not the data. 20: killed there by a signal.
 _LINE = {5, 10, 12, 20, 30, 35, 255, -13}
 
@@ -28,10 +33,7 @@ def rsync(
     command = ["rsync", f"--timeout={silence_s}", "-e", ssh, *arguments]
     env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     try:
-        done = subprocess.run(
-            command, cwd=keys.folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-            timeout=max(1.0, within_s), start_new_session=True,
-        )  # fmt: skip
+        done = _run(command, keys.folder, env, max(1.0, within_s))
     except FileNotFoundError:
         raise HostError("rsync is not installed here.", fix="Install rsync and an OpenSSH client.") from None
     except subprocess.TimeoutExpired:
@@ -44,3 +46,26 @@ def rsync(
     if done.returncode in _LINE:
         raise Lost(said or f"rsync ended with {done.returncode}")
     raise HostError(f"the transfer failed (rsync {done.returncode}): {said}")
+
+
+def _run(command: Sequence[str], folder: Path, env: Mapping[str, str], within_s: float) -> _Done:
+    """To its end, hours away perhaps: as subprocess.run, and with a word now and then that we wait for it."""
+    ends = time.monotonic() + within_s
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            while True:
+                left = ends - time.monotonic()
+                try:
+                    _, stderr = process.communicate(timeout=max(0.0, min(left, _WORD_S)))
+                except subprocess.TimeoutExpired:
+                    if left <= 0:
+                        raise
+                    moved()
+                else:
+                    return subprocess.CompletedProcess(command, process.returncode, b"", stderr)
+        except BaseException:  # a stop request, too: it is not left running
+            process.kill()
+            raise

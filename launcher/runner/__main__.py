@@ -8,9 +8,11 @@ from pathlib import Path
 from launcher import redact
 from launcher.clock import SystemClock
 from launcher.errors import ExitCode, LauncherError
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.ledger import Ledger
 from launcher.plan import plan_of
+from launcher.pulse import Pulse
 from launcher.runner.control import announce, runner_lock, stop_asked
 from launcher.runner.ending import in_words, say, say_all
 from launcher.runner.interrupts import Interrupts
@@ -28,6 +30,8 @@ def main(home_root: str, run_id: str) -> int:
     with runner_lock(run_dir) as mine:
         if not mine:
             return 0
+        with effect("runner.beat"):
+            pulse = Pulse(run_dir)
         interrupts, sentinel = Interrupts(run_dir), Sentinel(home, run_id)
         interrupts.listen()  # first: a signal before the first machine is one that ends the run in order, too
         try:
@@ -43,6 +47,7 @@ def main(home_root: str, run_id: str) -> int:
         finally:
             sentinel.close()
             interrupts.close()
+            pulse.close()
 
 
 def _execute(home: Home, run_id: str, interrupts: Interrupts, sentinel: Sentinel) -> ExitCode:

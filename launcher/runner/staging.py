@@ -12,6 +12,7 @@ from launcher.hosts.base import Host, HostError
 from launcher.hosts.local import LocalHost
 from launcher.ledger import Lease
 from launcher.plan import Plan
+from launcher.pulse import unhurried
 from launcher.runner.boarding import Aboard
 from launcher.runner.mirror import Mirror
 from launcher.transfer import link_to, prepare_bundle
@@ -26,7 +27,8 @@ def bundle_of(plan: Plan, run_dir: Path) -> Bundle:
     """Everything that will be sent, made here before anything is rented."""
     names = ("train", "validation", "general_train", "general_validation")
     manifests = {name: Path(plan.data[name]) for name in names if plan.data.get(name)}
-    return prepare_bundle(run_dir, manifests, base_of(plan), link_to(plan.choice.offer))
+    with unhurried():  # how long it takes is the data's affair
+        return prepare_bundle(run_dir, manifests, base_of(plan), link_to(plan.choice.offer))
 
 
 def base_of(plan: Plan) -> Path | None:

@@ -1,8 +1,9 @@
 """`python -S -m launcher.sentinel HOME RUN`: watches one run's runner, and goes when nothing of the run is left.
 
-It only waits, with the standard library alone: it asks the runner's lock twice a second. When the runner is gone and
-did not say that all is finished, it starts a rescue (rescue.py), which reads the journal, starts another runner, or
-releases. So it stays small for hours, and no fault of ours in a provider or the ledger can end it.
+It only waits, with the standard library alone: it asks the runner's lock twice a second, and ends a runner that hangs
+(hung.py). When the runner is gone and did not say that all is finished, it starts a rescue (rescue.py), which reads
+the journal, starts another runner, or releases. So it stays small for hours, and no fault of ours in a provider or
+the ledger can end it.
 
 It is in a session of its own and nobody's child: a closed terminal, a killed process group or an ended login leaves
 it. It lets SIGHUP, SIGINT, SIGTERM and SIGQUIT pass: what would end it is what it is there for. (SIGKILL ends it; the
@@ -21,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from launcher.failpoints import effect
+from launcher.sentinel.hung import Silence, end_hung
 from launcher.sentinel.marks import LOCK, NOTE, is_marked_finished
 from recipes.supervise import is_held, take
 
@@ -54,8 +56,10 @@ def watch(home: str, run: str, run_dir: Path) -> None:
     deaths = tries = 0
     memory = b""  # of a rescue, for the next one: what it could write nowhere
     while True:
-        since = time.monotonic()
+        since, silence = time.monotonic(), Silence(run_dir, LOOK_S)
         while is_held(run_dir / "runner.lock"):
+            if silence.is_too_long():
+                end_hung(home, run, run_dir)
             time.sleep(LOOK_S)
             tries = 0
         if is_marked_finished(run_dir):

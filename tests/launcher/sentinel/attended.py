@@ -31,6 +31,10 @@ class Attended:
         """The process of the run's runner, another one than `but`."""
         return self._pid(run, "runner.json", but)
 
+    def runner_noted(self, run: str) -> int:
+        """The process of the last runner that the run had, alive or not."""
+        return int(json.loads((self.dir(run) / "runner.json").read_text())["pid"])
+
     def sentinel(self, run: str, but: int = 0) -> int:
         return self._pid(run, "sentinel.json", but)
 

@@ -18,7 +18,7 @@ from jobs import Launcher  # noqa: E402
 from paid import PaidGround  # noqa: E402
 
 # With rented machines, SkyPilot's server killed, a full disk: `make test-sentinel`. (`make faults`: every effect.)
-SLOW = ["test_rented_sentinel.py", "test_skypilot_server_killed.py"]
+SLOW = ["test_hung_slow.py", "test_rented_sentinel.py", "test_skypilot_server_killed.py"]
 collect_ignore = [] if os.environ.get("LAUNCHER_TEST_SENTINEL") else SLOW
 os.environ["LAUNCHER_SENTINEL_PAUSES_S"] = "0.2,0.4"  # two more runners, soon
 
