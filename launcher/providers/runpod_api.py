@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +13,7 @@ from launcher.clock import Clock
 from launcher.money import ZERO, Usd
 from launcher.offers import runpod as market
 from launcher.offers.source import NotAskedError, text
+from launcher.providers.account import Look as OneLook
 from launcher.providers.asking import ANSWER_S, UNTOLD_USD_PER_HOUR, Line, moment_of, rate_of
 from launcher.providers.base import CreateRefusedError, Intent, Machine, ProviderError, SoldOutError
 
@@ -60,24 +61,10 @@ sleep infinity
 
 
 @dataclass
-class Look:
-    """One answer about the account: who, what it lists, and what was asked for by id."""
+class Look(OneLook):
+    """One answer about the account, and what the account spends at that moment."""
 
-    account: str
-    listed: dict[str, Machine] = field(default_factory=dict)
-    exact: dict[str, Machine | None] = field(default_factory=dict)
-    whole: bool = True  # every row was understood
     spend: Usd | None = None
-
-    @property
-    def machines(self) -> dict[str, Machine]:
-        """All that exists, as far as this answer goes, by id."""
-        return self.listed | {ref: machine for ref, machine in self.exact.items() if machine}
-
-    @property
-    def consistent(self) -> bool:
-        """Whether all that exists by its id is listed."""
-        return self.whole and all(ref in self.listed for ref, machine in self.exact.items() if machine)
 
     @property
     def explained(self) -> bool:

@@ -18,52 +18,33 @@ from decimal import ROUND_CEILING, Decimal
 from launcher.clock import Clock, iso, parse_iso
 from launcher.home import Home
 from launcher.hosts.base import Host
-from launcher.hosts.lease_keys import Address, LeaseKeys
-from launcher.hosts.rented import rented_host
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.money import Usd
 from launcher.offers import vast as market
-from launcher.offers.source import NotAskedError
-from launcher.providers.asking import CREATE_S
+from launcher.providers.account import AccountProvider, Look
 from launcher.providers.base import (
     Charge,
     CreateRefusedError,
     Intent,
-    Listing,
     Machine,
     MachineFailedError,
-    Presence,
     ProviderError,
     by_rate,
 )
-from launcher.providers.known import Known
-from launcher.providers.traits import Traits, traits_of_provider
 from launcher.providers.vast_api import ENDED, Api
 
 
-class VastProvider:
+class VastProvider(AccountProvider[Look]):
     """Instances of one account, one for each lease. The account's key and its ssh keys stay out of them."""
 
     name = "vast"
+    key_variable = "VAST_API_KEY"
 
     def __init__(self, home: Home, clock: Clock) -> None:
-        traits = traits_of_provider(self.name, "direct")
-        assert traits
-        self.traits: Traits = traits
-        self.create_s = CREATE_S  # how long a create is waited for
-        self._clock, self._api = clock, Api(clock)
-        self._known = Known(home, self.name)
-        self._ending: set[str] = set()  # ids whose end was asked for by this process
-        self._deleted: set[str] = set()  # those whose delete Vast has accepted
+        super().__init__(home, clock, market.account_key)
+        self._api = Api(clock)
         self._never_ran: set[str] = set()  # ids that had not run yet when they were deleted
         self._attached: set[tuple[str, bool]] = set()
-
-    def unusable(self) -> str | None:
-        """Without the SDK or a key; whether Vast accepts it, only Vast can say."""
-        try:
-            market.account_key()
-        except NotAskedError as error:
-            return f"{error}."
-        return None
 
     def create(self, intent: Intent) -> Machine:
         """The exact offer, if it is still there at no more than the intent's rate; see the contract."""
@@ -95,39 +76,6 @@ class VastProvider:
             return Machine(ref, intent.label, intent.offer.usd_per_hour, facts)
         return replace(machine, label=intent.label)
 
-    def find(self, label: str) -> tuple[Presence, Machine | None]:
-        """By its id where one is known, else by the label; see this module's words for what is proof."""
-        try:
-            refs = self._known.refs(label)
-            look = self._api.single(refs) if refs else self._api.look(self._api.contracts(label))
-        except ProviderError:
-            return Presence.UNKNOWN, None
-        found = [m for ref, m in look.machines.items() if ref in refs or m.label == label]
-        if found:
-            account = self._known.account_of(label, look.account)
-            self._known.learn(label, ref=found[0].ref, account=account)
-            return Presence.PRESENT, replace(found[0], label=label, facts={**found[0].facts, "account": account})
-        if not self._known.is_account_of(label, look.account):
-            return Presence.UNKNOWN, None  # another account's truth, for all that is known here
-        if refs:
-            unseen = self._is_young(label) and not set(refs) <= self._deleted
-            return (Presence.UNKNOWN if unseen else Presence.ABSENT), None
-        return (Presence.ABSENT if look.whole else Presence.UNKNOWN), None
-
-    def listing(self) -> Listing:
-        """The account's instances; complete when its count, our ids, and its contracts or an end agree with it."""
-        labels = self._known.labels()
-        held = {ref: label for label in labels for ref in self._known.refs(label)}
-        try:
-            look = self._api.look(sorted(held))
-            gone = any(look.exact.get(ref, ...) is None for ref in self._ending)
-            agreed = gone or self._api.agrees(look)
-        except ProviderError:
-            return Listing((), complete=False)
-        ours = self._known.is_account_of_all(look.account)
-        machines = tuple(replace(m, label=held.get(ref, m.label)) for ref, m in look.machines.items())
-        return Listing(machines, complete=ours and agreed and look.consistent)
-
     def connect(self, machine: Machine, keys: LeaseKeys) -> Host | None:
         """The instance's own port 22; None while Vast does not tell it. The lease's key is attached on the way."""
         self._known.meet(machine)
@@ -145,12 +93,7 @@ class VastProvider:
             raise MachineFailedError(f"Vast says that the instance is {status}. {now.facts.get('said', '')}".strip())
         if account:
             self._attach(machine.ref, keys, runs=status == "running")
-        address = now.facts.get("ssh")
-        try:
-            found = Address(str(address[0]), int(address[1])) if address else None
-        except (ValueError, TypeError, IndexError):
-            return None
-        return rented_host(found, keys, machine.label, self._clock) if found else None
+        return self._host(machine, now.facts, keys)
 
     def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
         """Work ends at the deadline; the instance asks for its own end with the key that Vast gave to it alone."""
@@ -176,31 +119,6 @@ class VastProvider:
         stored = (disk * seconds * step / 3600).quantize(Decimal("0.000001"), rounding=ROUND_CEILING)
         return Charge(gpu.amount + Usd(stored), gpu.source)
 
-    def destroy(self, machine: Machine) -> None:
-        """Delete it, also any other instance that carries the label; that one is unknown there is no proof."""
-        self._known.meet(machine)
-        doomed = [machine.ref]
-        self._ending.add(machine.ref)
-        try:
-            look = self._api.look(doomed)
-        except ProviderError:
-            look = None
-        ours = look is None or self._known.is_account_of(machine.label, look.account)
-        if look is not None and ours:
-            doomed += [r for r, m in look.listed.items() if r != machine.ref and m.label == machine.label]
-        for ref in doomed:
-            if self._api.delete(ref):
-                self._deleted.add(ref)
-                if look is not None and look.machines.get(ref) and ref not in self._api.running:
-                    self._never_ran.add(ref)
-            elif not ours:
-                raise ProviderError("the key is of another Vast account than the instance.",
-                                    fix="Set VAST_API_KEY to the key that it was rented with.")  # fmt: skip
-
-    def forget(self, label: str) -> None:
-        """Remove what is noted of the lease."""
-        self._known.forget(label)
-
     # -- asking -----------------------------------------------------------------------------------------------------
 
     def _attach(self, ref: str, keys: LeaseKeys, *, runs: bool) -> None:
@@ -210,5 +128,21 @@ class VastProvider:
         if self._api.attach(ref, keys.public):  # else it is tried again at the next look
             self._attached.add((ref, runs))
 
-    def _is_young(self, label: str) -> bool:
-        return self._known.is_young(label, self._clock.now(), self.traits.listing_lag_s)
+    def _look(self, refs: list[str]) -> Look:
+        return self._api.look(refs)
+
+    def _look_for(self, label: str, refs: list[str]) -> Look:
+        """Where no id is known, the contracts of that label name them."""
+        return self._api.single(refs) if refs else self._api.look(self._api.contracts(label))
+
+    def _delete(self, ref: str, look: Look | None) -> bool:
+        accepted = self._api.delete(ref)
+        if accepted and look is not None and look.machines.get(ref) and ref not in self._api.running:
+            self._never_ran.add(ref)
+        return accepted
+
+    def _leaves_nothing_out(self, look: Look) -> bool:
+        return look.whole
+
+    def _is_agreed_with(self, look: Look) -> bool:
+        return self._api.agrees(look)

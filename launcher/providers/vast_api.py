@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +12,7 @@ from launcher.clock import Clock, iso
 from launcher.money import Usd
 from launcher.offers import vast as market
 from launcher.offers.source import NotAskedError, number, text
+from launcher.providers.account import Look
 from launcher.providers.asking import ANSWER_S, UNTOLD_USD_PER_HOUR, Line, Said, moment_of, rate_of
 from launcher.providers.base import CreateRefusedError, Intent, Machine, ProviderError, SoldOutError
 
@@ -30,26 +30,6 @@ command -v rsync && command -v python3 || { apt-get update && apt-get install -y
 ENDED = ("exited", "stopped", "offline")
 _SOLD_OUT = re.compile(r"no_such_ask|not available|unavailable|already rented|no longer")
 _NOT_FOUND = re.compile(r"no_such_instance|not found|no such instance|not_found")
-
-
-@dataclass
-class Look:
-    """The account's instances as they are listed, and what was asked for by id."""
-
-    account: str
-    listed: dict[str, Machine] = field(default_factory=dict)
-    exact: dict[str, Machine | None] = field(default_factory=dict)
-    whole: bool = True
-
-    @property
-    def machines(self) -> dict[str, Machine]:
-        """All that exists, as far as this answer goes, by id."""
-        return self.listed | {ref: machine for ref, machine in self.exact.items() if machine}
-
-    @property
-    def consistent(self) -> bool:
-        """Whether all that exists by its id is listed."""
-        return self.whole and all(ref in self.listed for ref, machine in self.exact.items() if machine)
 
 
 class Api:
