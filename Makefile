@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`; `make` alone lists the rest.
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 4
 VENV := .venv/bin
 unexport PYTHONPATH
 
@@ -10,7 +10,7 @@ help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
 	@echo "make demo    the main job from recordings to receipt, on the demo corpus (SEED=2: other voices)"
 	@echo "make rehearse   rent on a simulated cloud: plan, YES, train there, release; costs nothing (as root; YES=1: no question)"
-	@echo "make test    lint, then all tests (TESTS='tests/launcher -k plan' for some, WORKERS=1 for less memory)"
+	@echo "make test    lint, then all tests (TESTS='tests/launcher -k plan' for some, WORKERS=2 for less memory)"
 	@echo "make test-nemo27   models restore in NeMo 2.7.3, too (builds .venv-nemo27)"
 	@echo "make test-ledger   64 processes x 50 rounds against one cap, on SQLite and PostgreSQL, killed at random"
 	@echo "make faults  kill us at every failpoint on a simulated cloud (as root; hours; CASES='runpod resume 0:40')"
