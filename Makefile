@@ -56,7 +56,7 @@ test-ledger: env
 # Each effect of a whole run named, a death at every one of them at every provider, 200 random schedules (SCHEDULES=20
 # for fewer); results in bench/results/faults.md.
 faults: env
-	LAUNCHER_FAULTS=all $(VENV)/python -m pytest tests/faults/test_every_effect_is_named.py
+	LAUNCHER_FAULTS=all $(VENV)/python -m pytest -s tests/faults/test_every_effect_is_named.py tests/faults/test_full_disk.py
 	$(VENV)/python -m tests.faults $(CASES)
 	LAUNCHER_FAULTS_SCHEDULES=$(or $(SCHEDULES),200) $(VENV)/python -m pytest tests/faults/test_schedules.py
 

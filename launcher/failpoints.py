@@ -9,6 +9,7 @@ LAUNCHER_FAILPOINT        `[WHO@]NAME[:N]`, several with commas: SIGKILL to this
                           (`*`: any) for the N-th time (1). WHO: the module it was started as: runner, sentinel, …
 LAUNCHER_FAILPOINT_FIRED  a folder that remembers which of them have fired, so that whoever goes on afterwards with
                           the same environment is not killed again.
+LAUNCHER_FAILPOINT_FILLS  a file: instead of being killed, the process lets it grow until the disk it is on is full.
 LAUNCHER_FAILPOINT_LOG    a file; each passing appends `WHO PID TID NAME` and a newline, in one write.
 """
 
@@ -20,7 +21,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -30,6 +31,7 @@ from launcher.pulse import moved
 T = TypeVar("T")
 
 VARIABLE, FIRED, LOG = "LAUNCHER_FAILPOINT", "LAUNCHER_FAILPOINT_FIRED", "LAUNCHER_FAILPOINT_LOG"
+FILLS = "LAUNCHER_FAILPOINT_FILLS"
 _ON = bool(os.environ.get(VARIABLE) or os.environ.get(LOG))
 
 
@@ -89,7 +91,17 @@ def _pass(name: str) -> None:
         whom, _, point = given.rpartition("@")
         wanted, _, times = point.partition(":")
         if whom in ("", who()) and wanted in (name, "*") and _passed[wanted] == int(times or 1) and _first(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+            if filler := os.environ.get(FILLS):
+                fill(Path(filler))
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fill(file: Path) -> None:
+    """Let a file grow until not one byte more is to be had on its disk."""
+    with suppress(OSError), file.open("ab", buffering=0) as held:
+        while True:
+            held.write(bytes(1 << 16))
 
 
 def _first(number: int) -> bool:

@@ -4,7 +4,7 @@ Reads the journal and starts another runner, which goes on from there; where tha
 may be), or somebody asked for release now, it releases with proof and settles. It holds the runner's lock while it
 releases, as a runner and `launcher reap` do: of the three only one is ever at work. The exit code tells the sentinel
 what to do next. While the ledger cannot be written (a full disk), machines are ended all the same, and when they were
-is said on stdout: the sentinel keeps it, and gives it to the next rescue on stdin.
+is said on stdout, with what was wrong: the sentinel keeps it, and gives it to the next rescue on stdin.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ def main(home_root: str, run_id: str, most: str) -> int:
 
 
 class _Rescue:
-    def __init__(self, home: Home, run_id: str, clock: Clock, ended: dict[str, Any]) -> None:
+    def __init__(self, home: Home, run_id: str, clock: Clock, memory: dict[str, Any]) -> None:
         self._home, self._run_id, self._clock, self._dir = home, run_id, clock, home.run_dir(run_id)
-        self._ended = ended  # lease -> its machine as it was when it was gone, not in the ledger yet
+        #: lease -> its machine as it was when it was gone, not in the ledger yet; and what the ledger said of that.
+        self._ended: dict[str, Any] = dict(memory.get("ended") or {})
+        self._refused = str(memory.get("refused") or "")
         self._ledger = Ledger.open(home, clock)
 
     def go(self, most: int) -> int:
@@ -108,6 +110,7 @@ class _Rescue:
             code = wind_up(self._home, self._ledger, run, self._clock, why, by="sentinel", ended=self._ended)
         except LedgerError as error:
             _say(self._clock, str(error))
+            self._refused = error.problem.rstrip(".")
             self._end_unrecorded(run)
             return AGAIN
         _say(self._clock, "release pending" if code is ExitCode.RELEASE_PENDING else "released")
@@ -121,7 +124,7 @@ class _Rescue:
                 _say(self._clock, f"not in the ledger yet: {words}")
                 if machine is not None:
                     self._ended[lease.lease] = machine
-        sys.stdout.write(json.dumps(self._ended))
+        sys.stdout.write(json.dumps({"ended": self._ended, "refused": self._refused}))
         sys.stdout.flush()
 
     def _why(self, run: Run) -> Ending:
@@ -134,7 +137,7 @@ class _Rescue:
         if run.state is RunState.COLLECTED and (self._dir / TUNED).is_file():
             words = "its runner died while releasing; its sentinel released"
             return Ending(RunState.STOPPED, ExitCode.STOPPED_AT_LIMIT, words)
-        died = last_words(self._dir)
+        died = self._refused or last_words(self._dir)
         words = f"its runner died again and again{f' ({died})' if died else ''}; its sentinel released"
         return Ending(RunState.FAILED, ExitCode.RECIPE_FAILED, words)
 

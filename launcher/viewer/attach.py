@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 POLL_S = 0.2
+NO_ROOM = 1 << 16  # bytes left on a disk on which nothing can be written down
 
 
 def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -> int | None:
@@ -32,8 +34,13 @@ def attach(home: Home, ledger: Ledger, run_id: str, out: Output, clock: Clock) -
     view = _Live(out, run_id) if out.interactive else _Plain(out)
     watched = watching(run_dir) if out.interactive else nullcontext()
     with watched, _signals(run_dir, out) as ctrl_c, view.shown() as show:
+        warned = False
         for event in _events(run_dir, clock, lambda: _is_told(ledger, run_id)):
             show(event)
+            if not warned and event is None and not is_running(run_dir) and _is_full(home.root):
+                out.warn(f"the disk of {home.root} is full, and the runner of {run_id} died of it: what it rents is "
+                         "released all the same. Free some room, so that it can be written down.")  # fmt: skip
+                warned = True
             if out.interactive and event and event.get("kind") == "question" and answer_to(run_dir) is None:
                 view.ask(lambda event=event: _decide(run_dir, event, out))  # type: ignore[misc]
             if ctrl_c.pending and view.ask(lambda: _choose(run_dir, out, ctrl_c)) == "detach":
@@ -54,6 +61,12 @@ def _is_told(ledger: Ledger, run_id: str) -> bool:
     with suppress(LedgerError):
         run = ledger.run(run_id)
         return run.over and run.outcome is not None
+    return False
+
+
+def _is_full(folder: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < NO_ROOM
     return False
 
 
