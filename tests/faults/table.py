@@ -48,4 +48,32 @@ def write_table(results: Path) -> None:
     faulty = [row for row in rows if row["faults"]]
     if faulty:
         lines += ["## Faults", "", *(f"- `{row['case']}`: {'; '.join(row['faults'])}" for row in faulty), ""]
+    schedules = results.with_name("schedules.jsonl")
+    if schedules.exists():
+        lines += _schedules([json.loads(line) for line in schedules.read_text(encoding="utf-8").splitlines()])
     results.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _schedules(rows: list[dict[str, Any]]) -> list[str]:
+    """The random schedules, by provider and by the layer that made the last delete."""
+    leaks = [row for row in rows if row["alive_at_end"]]
+    over = [row for row in rows if float(row.get("billed_usd", 0)) > float(row.get("ceiling_usd", 0))]
+    deaths = sum(row["killed"] for row in rows)
+    lines = [
+        "# Random schedules", "",
+        "Written by `python -m tests.faults.schedules`: provider faults in any mixture, kills of the runner, of its",
+        "sentinel or of both at random microseconds, and whoever goes on afterwards; by the cloud's own bill.", "",
+        f"**{len(rows)} schedules, {deaths} kills: {len(leaks)} leaks, {len(over)} charges above the ceiling, "
+        f"{sum(bool(row['faults']) for row in rows)} with any fault.**", "",
+        "| provider | no death met a machine | L0 | L1 | L2 | schedules | kills | leaks | overcharges |",
+        "|---|" + "---:|" * 8,
+    ]  # fmt: skip
+    for provider in sorted({row["provider"] for row in rows}):
+        here = [row for row in rows if row["provider"] == provider]
+        by = Counter(row["rescued_by"] for row in here)
+        counts = [*(by[name] for name in ("none", "L0", "L1", "L2")), len(here), sum(row["killed"] for row in here),
+                  sum(row in leaks for row in here), sum(row in over for row in here)]  # fmt: skip
+        lines.append("| " + " | ".join([provider, *map(str, counts)]) + " |")
+    for row in rows:
+        lines += [f"- {', '.join(row['steps'])}: {'; '.join(row['faults'])}"] if row["faults"] else []
+    return [*lines, ""]
