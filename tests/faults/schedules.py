@@ -277,7 +277,7 @@ _stopped: Any = None  # a job's look at whether all were told to stop
 def _share_stop(stopped: Any) -> None:
     global _stopped  # noqa: PLW0603  given once, when the job's process begins
     _stopped = stopped
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # not SIG_IGN: what is started here must not inherit it
 
 
 def _play_share(share: list[tuple[int, int]], results: Path, ends: float) -> int:
