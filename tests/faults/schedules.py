@@ -27,7 +27,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from launcher.failpoints import LOG
 from launcher.sentinel.marks import NOTE, is_guarded
@@ -42,7 +42,7 @@ STEPS = 5  # the beginning, with a first death, is one
 #: two parts, because Hypothesis draws from a large range mostly small numbers.
 MOMENTS_US = st.tuples(st.integers(0, 119), st.integers(0, 99_999)).map(lambda parts: parts[0] * 100_000 + parts[1])
 WHOM = st.sampled_from(["runner", "sentinel", "both"])
-BATCH = 5  # schedules drawn from one seed
+BATCH = 10  # schedules drawn from one seed
 BEGUN_MINUTES_USD = Decimal("0.03")  # Brev's, at the end of each of its machines
 PASSING = (
     {"fault": "error", "operation": "list", "count": 3}, {"fault": "rate_limited", "count": 3},
@@ -59,7 +59,7 @@ Keep = Callable[[dict[str, Any]], None]
 
 
 def machine_of(
-    ground: Field, number: int, keep: Keep, may_begin: Callable[[], bool] = lambda: True
+    ground: Field, number: int, count: int, keep: Keep, may_begin: Callable[[], bool]
 ) -> type[RuleBasedStateMachine]:
     """The state machine, bound to a cloud; `keep` is given what each schedule came to."""
     turns = itertools.count()
@@ -73,13 +73,12 @@ def machine_of(
         )  # fmt: skip
         def begin(self, provider: str, ends: str, faults: list[dict[str, object]], after_us: int, whom: str) -> None:
             # Hypothesis begins with the simplest of all, always the same: that one is drawn and not played.
-            self.plays = next(turns) > 0 and may_begin()
-            self.is_begun = whom == "sentinel"
+            self.plays = 0 < next(turns) <= count and may_begin()
             if not self.plays:
                 return
             self.since, self.provider, self.ends = time.monotonic(), provider, ends
             self.copy: Copy = ground.copy(provider, "evaluate")
-            self.runner: Program | None = None
+            self.runners: list[Program] = []
             self.killed = self.alive_at_death = 0
             self.steps: list[str] = []
             self.faults: list[str] = []
@@ -99,23 +98,22 @@ def machine_of(
             how = {name: value for name, value in fault.items() if name != "fault"}
             ground.cloud.fault(str(fault["fault"]), provider=self.provider, **how)
 
-        @precondition(lambda self: not self.is_begun)
         @rule()
         def go_on(self) -> None:
-            self.is_begun = True
+            """Where another runner lives this one has to find it, and to leave."""
             if self.plays:
                 self._go_on()
 
         def _go_on(self) -> None:
             self.steps.append("go on")
             env = self._env("run")
-            self.runner = self.copy.program("launcher.runner", str(self.copy.root), self.copy.run, **env)
-            self.logs[-1] = ("run", self.runner.pid, self.logs[-1][2])
+            program = self.copy.program("launcher.runner", str(self.copy.root), self.copy.run, **env)
+            self.runners.append(program)
+            self.logs[-1] = ("run", program.pid, self.logs[-1][2])
 
         @rule(after_us=MOMENTS_US, whom=WHOM)
         def die(self, after_us: int, whom: str) -> None:
             """The run's runner of then, be it the first or one that its sentinel has started; its sentinel; both."""
-            self.is_begun = self.is_begun and whom == "sentinel"
             if self.plays:
                 self._die(after_us, whom)
 
@@ -127,10 +125,11 @@ def machine_of(
             if whom != "runner" and is_guarded(folder):
                 self._kill((read_json(folder / NOTE) or {}).get("pid"))
             if whom != "sentinel":
-                if self.runner and self.runner.poll() is None:
-                    self._kill(self.runner.pid)
-                    self.runner.communicate()
-                elif is_held(folder / "runner.lock"):
+                living = [program for program in self.runners if program.poll() is None]
+                for program in living:
+                    self._kill(program.pid)
+                    program.communicate()
+                if not living and is_held(folder / "runner.lock"):
                     self._kill((read_json(folder / "runner.json") or {}).get("pid"))
             self.alive_at_death += alive and self.killed > before
 
@@ -182,8 +181,8 @@ def machine_of(
                 self.steps.append("left to the sentinel")
                 if until(lambda: self._over() or not is_guarded(folder), 240) is None:
                     self.faults.append("the sentinel did not bring it to an end within 240 s")
-            if self.runner:
-                self.runner.communicate(timeout=300)
+            for program in self.runners:
+                program.communicate(timeout=300)
             if not self._over():
                 self.steps.append("resume")
                 for _ in range(3):  # what a fault has left pending, the next one ends
@@ -232,14 +231,14 @@ def machine_of(
                 "seconds": round(time.monotonic() - self.since, 1), "faults": self.faults,
             }  # fmt: skip
 
-        plays, is_begun, said = False, False, ""
+        plays, said = False, ""
 
     return Schedule
 
 
 def play(ground: Field, number: int, count: int, keep: Keep, may_begin: Callable[[], bool] = lambda: True) -> None:
     """So many schedules, drawn from one seed; those that may not begin any more are left out."""
-    made = seed(number)(machine_of(ground, number, keep, may_begin))
+    made = seed(number)(machine_of(ground, number, count, keep, may_begin))
     run_state_machine_as_test(made, settings=settings(  # type: ignore[no-untyped-call]
         max_examples=count + 1, stateful_step_count=STEPS, deadline=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck), print_blob=True, database=None,
