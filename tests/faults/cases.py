@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Rescue = Literal["resume", "sentinel", "reaper", "watchdog"]
-RESCUES: tuple[Rescue, ...] = ("resume", "sentinel", "reaper", "watchdog")
-LAYER = {"resume": "L0", "sentinel": "L1", "reaper": "L2", "watchdog": "L3"}
+#: runner: it lives, and does the rest itself; again: the user launches the same job again.
+Rescue = Literal["resume", "sentinel", "reaper", "watchdog", "runner", "again"]
+RESCUES: tuple[Rescue, ...] = ("resume", "sentinel", "reaper", "watchdog", "runner", "again")
+LAYER = {"resume": "L0", "sentinel": "L1", "reaper": "L2", "watchdog": "L3", "runner": "L0", "again": "L0"}
 
 #: Effects whose every passing is another step of the protocol with ledger or provider; of the others (a file, a
 #: request to the machine) the first passing stands for all.
@@ -26,8 +27,8 @@ class Case:
 
     provider: str
     recipe: str  # what the run does
-    who: str  # runner, sentinel, both
-    point: str  # NAME.before|after:N
+    who: str  # runner, both (with its sentinel), sentinel, launcher (at the terminal); `+server`: SkyPilot's, too
+    point: str  # NAME.before|after:N; of `sentinel, runner` both, in that order
     rescue: Rescue
 
     @property
@@ -64,9 +65,53 @@ def recipe_of(provider: str, rescue: Rescue) -> str:
 
 
 def cases(provider: str, recipe: str, seen: Counter[str], rescues: tuple[Rescue, ...]) -> list[Case]:
-    """All of one provider's and recipe's."""
+    """All of one provider's and recipe's, but for those below."""
     who = {"resume": "runner", "sentinel": "runner", "reaper": "both", "watchdog": "both"}
     return [
         Case(provider, recipe, who[rescue], point, rescue)
-        for rescue in rescues if recipe_of(provider, rescue) == recipe for point in points(seen, rescue)
+        for rescue in rescues if rescue in who and recipe_of(provider, rescue) == recipe
+        for point in points(seen, rescue)
     ]  # fmt: skip
+
+
+#: When a sentinel dies that is not at work, and when its runner dies later: before anybody has looked whether it
+#: lives (every two seconds), or long after. The second runner death is in each case the last there is.
+_PAIRS = (
+    ("sentinel.start.after", "provider.create.before"), ("sentinel.start.after", "provider.create.after"),
+    ("provider.create.before", "provider.create.after"), ("provider.create.after", "provider.arm.after"),
+    ("provider.create.after", "artifact.place.before"), ("provider.arm.after", "host.start.after"),
+    ("provider.arm.after", "provider.destroy.before"), ("host.start.after", "provider.destroy.after"),
+    ("artifact.place.after", "provider.destroy.before"),
+)  # fmt: skip
+
+
+def of_the_sentinel(provider: str) -> Iterator[Case]:
+    """Deaths of a sentinel whose runner lives, for good or for a while."""
+    for effect in _LATE:
+        for side in ("before", "after"):
+            yield Case(provider, "evaluate", "sentinel", f"{effect}.{side}:1", "runner")
+    for first, then in _PAIRS:
+        yield Case(provider, "evaluate", "sentinel, runner", f"{first}:1, {then}:1", "sentinel")
+
+
+def of_the_launcher(provider: str, seen: Counter[str]) -> Iterator[Case]:
+    """Deaths of `launcher run`, at everything that it does itself."""
+    for name in seen:
+        yield Case(provider, "evaluate", "launcher", f"{name}:1", "again")
+
+
+def through_skypilot() -> Iterator[Case]:
+    """RunPod's machine, rented through SkyPilot; with the lease's API server dead, too, or working on."""
+    for who, rescue, names in (
+        ("runner", "resume", ("skypilot.serve.after", "skypilot.ask.before", "skypilot.ask.after",
+                              "provider.create.after", "provider.arm.before", "provider.arm.after",
+                              "provider.destroy.before", "provider.destroy.after")),
+        ("runner+server", "resume", ("skypilot.ask.after", "provider.create.after", "provider.arm.before")),
+        ("runner", "sentinel", ("skypilot.ask.after", "provider.create.after", "provider.arm.after")),
+        ("runner+server", "sentinel", ("skypilot.ask.after", "provider.create.after")),
+        ("both", "reaper", ("skypilot.ask.after", "provider.create.after", "provider.arm.after")),
+        ("both+server", "reaper", ("skypilot.ask.after", "provider.create.after")),
+        ("both", "watchdog", ("provider.create.after", "provider.arm.after")),
+    ):  # fmt: skip
+        for name in names:
+            yield Case("skypilot", "evaluate", who, f"{name}:1", rescue)  # type: ignore[arg-type]

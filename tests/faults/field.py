@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+from tests.cloud import catalog, image
 from tests.cloud.conftest import Standing
 from tests.faults.program import Program
 
@@ -25,9 +26,11 @@ sys.path.insert(0, str(REPO / "tests" / "launcher" / "run"))
 from fast import FastGround, make_ground  # noqa: E402
 from rented import BUDGETS, lower, raise_with_image  # noqa: E402
 
+from launcher.clock import SystemClock  # noqa: E402
 from launcher.home import Home  # noqa: E402
 from launcher.ledger import Lease, Ledger  # noqa: E402
 from launcher.providers.runpod_api import carries  # noqa: E402
+from launcher.providers.skypilot.lodging import Lodging  # noqa: E402
 
 PLACES = 8  # cases that have a machine at one provider at once, each on an offer of its own where offers are single
 _OFFERS = ", ".join(
@@ -38,6 +41,7 @@ _OFFERS = ", ".join(
 )
 #: The first row of the simulated market, as often as needed; and the right that a box's own key may have there.
 VAST = ("--set", f"vast.offers = [{_OFFERS}]", "--set", "vast.self_destroy=true")
+SKYPILOT = "skypilot"  # where cases name a provider: RunPod, rented through it
 SHORT_S = 75.0  # a deadline that can be watched; a whole run takes ten seconds on a quiet machine
 
 
@@ -53,6 +57,11 @@ class Copy:
     place: int
 
     @property
+    def cloud(self) -> str:
+        """The provider whose machine it is."""
+        return "runpod" if self.provider == SKYPILOT else self.provider
+
+    @property
     def home(self) -> Home:
         return Home(self.root)
 
@@ -62,6 +71,12 @@ class Copy:
 
     def leases(self) -> list[Lease]:
         return self.ledger.leases(self.run)
+
+    def lodgings(self) -> list[Lodging]:
+        """What SkyPilot has here for each lease: its home, and whatever runs in it."""
+        if self.provider != SKYPILOT:
+            return []
+        return [Lodging(self.home, self.cloud, lease.label, SystemClock()) for lease in self.leases()]
 
     def machines(self) -> list[dict[str, Any]]:
         """The bill's rows of every machine that this home's launcher has had: the cloud's word, by the label."""
@@ -91,14 +106,16 @@ class Copy:
 class Field:
     """A cloud that stands for many cases, in a folder that holds all of it."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *words: str, skypilot: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         asked = ["git", "-C", str(REPO), "rev-parse", "--short", "HEAD"]
         self.commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
         self.fast: FastGround = make_ground(folder / "ground")
         (self.fast.folder / "budgets.yaml").write_text(BUDGETS, encoding="utf-8")
-        self.cloud: Standing = raise_with_image(folder / "state", folder, "--seed", "5", *VAST, *words)
+        # SkyPilot sets a machine up by itself: its image has what that would download.
+        layer = ("--layer", str(image.ensure())) if skypilot else ()
+        self.cloud: Standing = raise_with_image(folder / "state", folder, "--seed", "5", *VAST, *layer, *words)
         self._templates: dict[tuple[Any, ...], tuple[Path, str, Decimal]] = {}
         self._count = 0
         self._turn = threading.Lock()
@@ -118,7 +135,8 @@ class Field:
 
     def job(self, provider: str, recipe: str) -> Path:
         """A job file: `finetune`, which measures, trains and measures again; or `evaluate`, which measures once."""
-        resources = f"resources: {{providers: [{provider}], via: direct}}\n"
+        cloud, via = ("runpod", "skypilot") if provider == SKYPILOT else (provider, "direct")
+        resources = f"resources: {{providers: [{cloud}], via: {via}}}\n"
         job = self.fast.job(3, resources, f"{provider}-{recipe}.yaml", trace="/tmp/trace.jsonl")
         if recipe == "evaluate":
             text = job.read_text(encoding="utf-8").replace("recipe: finetune", "recipe: evaluate")
@@ -139,9 +157,20 @@ class Field:
         shutil.copytree(root, mine / "home", symlinks=True)
         return Copy(self, mine / "home", run, ceiling, provider, place)
 
+    def empty(self, provider: str) -> Copy:
+        """A launcher that has run nothing yet."""
+        with self._turn:
+            self._count += 1
+            mine = self.folder / "homes" / f"{self._count}"
+        (mine / "home").mkdir(parents=True)
+        return Copy(self, mine / "home", "", Decimal(0), provider, -1)
+
     def leave(self, copy: Copy) -> None:
         """The case is over: its place is free, its folder goes."""
-        self._places[copy.provider].put(copy.place)
+        if copy.place >= 0:
+            self._places[copy.provider].put(copy.place)
+        for lodging in copy.lodgings():
+            lodging.remove()
         shutil.rmtree(copy.root.parent, ignore_errors=True)
 
     def _template(self, provider: str, recipe: str, nth: int, seconds: float | None) -> tuple[Path, str, Decimal]:
@@ -149,6 +178,8 @@ class Field:
         key = (provider, recipe, nth, seconds)
         if key not in self._templates:
             root = self.folder / "templates" / "-".join(str(part) for part in key)
+            if provider == SKYPILOT:
+                catalog.place(root)
             words = [str(root), str(self.job(provider, recipe)), str(nth), *([str(seconds)] if seconds else [])]
             done = subprocess.run(
                 [sys.executable, "-m", "tests.faults.template", *words], cwd=REPO, env=self.env, text=True,

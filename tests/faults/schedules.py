@@ -2,8 +2,8 @@
 
 `python -m tests.faults.schedules [COUNT] [--jobs 4]` plays COUNT of them and keeps what each came to in
 bench/results/schedules.jsonl. A state machine of Hypothesis draws the steps; each job has a cloud of its own, since a
-fault strikes a provider and not a case, and most of a schedule is waiting. The seed of a batch draws the same steps
-again; what they meet depends on the clock, so each row says what was done.
+fault strikes a provider and not a case, and most of a schedule is waiting. Its seed draws the same steps again; what
+they meet depends on the clock, so each row says what was done.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ STEPS = 5  # the beginning, with a first death, is one
 #: two parts, because Hypothesis draws from a large range mostly small numbers.
 MOMENTS_US = st.tuples(st.integers(0, 119), st.integers(0, 99_999)).map(lambda parts: parts[0] * 100_000 + parts[1])
 WHOM = st.sampled_from(["runner", "sentinel", "both"])
-BATCH = 10  # schedules drawn from one seed
+#: Hypothesis begins with the simplest that it can think of, and with what is nearly so. So of each seed one schedule
+#: is played, after so many that were only drawn.
+UNPLAYED = 40
 BEGUN_MINUTES_USD = Decimal("0.03")  # Brev's, at the end of each of its machines
 PASSING = (
     {"fault": "error", "operation": "list", "count": 3}, {"fault": "rate_limited", "count": 3},
@@ -58,9 +60,7 @@ _LAYERS = {"resume": "L0", "reap": "L2"}
 Keep = Callable[[dict[str, Any]], None]
 
 
-def machine_of(
-    ground: Field, number: int, count: int, keep: Keep, may_begin: Callable[[], bool]
-) -> type[RuleBasedStateMachine]:
+def machine_of(ground: Field, number: int, keep: Keep) -> type[RuleBasedStateMachine]:
     """The state machine, bound to a cloud; `keep` is given what each schedule came to."""
     turns = itertools.count()
 
@@ -72,8 +72,7 @@ def machine_of(
             faults=st.lists(st.sampled_from(PASSING), max_size=2), after_us=MOMENTS_US, whom=WHOM,
         )  # fmt: skip
         def begin(self, provider: str, ends: str, faults: list[dict[str, object]], after_us: int, whom: str) -> None:
-            # Hypothesis begins with the simplest of all, always the same: that one is drawn and not played.
-            self.plays = 0 < next(turns) <= count and may_begin()
+            self.plays = next(turns) == UNPLAYED
             if not self.plays:
                 return
             self.since, self.provider, self.ends = time.monotonic(), provider, ends
@@ -236,11 +235,11 @@ def machine_of(
     return Schedule
 
 
-def play(ground: Field, number: int, count: int, keep: Keep, may_begin: Callable[[], bool] = lambda: True) -> None:
-    """So many schedules, drawn from one seed; those that may not begin any more are left out."""
-    made = seed(number)(machine_of(ground, number, count, keep, may_begin))
+def play(ground: Field, number: int, keep: Keep) -> None:
+    """The schedule that belongs to this number."""
+    made = seed(number)(machine_of(ground, number, keep))
     run_state_machine_as_test(made, settings=settings(  # type: ignore[no-untyped-call]
-        max_examples=count + 1, stateful_step_count=STEPS, deadline=None, phases=[Phase.generate],
+        max_examples=UNPLAYED + 1, stateful_step_count=STEPS, deadline=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck), print_blob=True, database=None,
     ))  # fmt: skip
 
@@ -249,7 +248,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.schedules", description=__doc__)
     parser.add_argument("count", nargs="?", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="clouds at once")
-    parser.add_argument("--seed", type=int, help="of the first batch; a random one by default")
+    parser.add_argument("--seed", type=int, help="of the first; a random one by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin none after so long")
     asked = parser.parse_args()
@@ -263,8 +262,7 @@ def main() -> int:
     stopped = spawn.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())  # begin no more, and leave nothing standing
     with ProcessPoolExecutor(asked.jobs, spawn, _share_stop, (stopped,)) as pool:
-        sizes = [min(BATCH, asked.count - done) for done in range(0, asked.count, BATCH)]
-        shares = [[(first + n, size) for n, size in enumerate(sizes)][job :: asked.jobs] for job in range(asked.jobs)]
+        shares = [range(first + job, first + asked.count, asked.jobs) for job in range(asked.jobs)]
         bad = sum(pool.map(_play_share, shares, [asked.results] * asked.jobs, [ends] * asked.jobs))
     write_table(RESULTS.with_name("faults.jsonl"))
     return 1 if bad else 0
@@ -279,8 +277,8 @@ def _share_stop(stopped: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)  # not SIG_IGN: what is started here must not inherit it
 
 
-def _play_share(share: list[tuple[int, int]], results: Path, ends: float) -> int:
-    """One job's batches on its own cloud; how many of their schedules had a fault."""
+def _play_share(share: range, results: Path, ends: float) -> int:
+    """One job's schedules on its own cloud; how many had a fault."""
     bad = 0
 
     def keep(row: dict[str, Any]) -> None:
@@ -295,8 +293,9 @@ def _play_share(share: list[tuple[int, int]], results: Path, ends: float) -> int
     with tempfile.TemporaryDirectory(prefix="launcher-schedules-", ignore_cleanup_errors=True) as folder:
         ground = Field(Path(folder))
         try:
-            for number, size in share:
-                play(ground, number, size, keep, lambda: time.monotonic() < ends and not _stopped.is_set())
+            for number in share:
+                if time.monotonic() < ends and not _stopped.is_set():
+                    play(ground, number, keep)
         finally:
             ground.close()
     return bad

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.hosts.lease_keys import LeaseKeys
 from launcher.providers.skypilot.clouds import CLOUDS
@@ -53,6 +54,7 @@ class Lodging:
             return {}
         return held if isinstance(held, dict) else {}
 
+    @effect("skypilot.note")
     def note(self, **facts: Any) -> None:
         """Keep facts beside those that are noted."""
         write_json(self.folder / "lodging.json", {**self.facts(), **facts})
@@ -62,6 +64,7 @@ class Lodging:
         """SkyPilot's user hash: one a lease, so that its paths outside of the home are the lease's own, too."""
         return hashlib.sha256(self.label.encode()).hexdigest()[:8]
 
+    @effect("skypilot.prepare")
     def prepare(self, keys: LeaseKeys) -> None:
         """Make the home; raises NotAskedError when there is no key of the cloud."""
         contents = CLOUDS[self.cloud].contents()
@@ -137,6 +140,7 @@ class Lodging:
         title = " ".join(process.cmdline())
         return title.startswith(("SkyPilot:", "ssh: ")) and process.cwd() == folder
 
+    @effect("skypilot.end")
     def end(self, patience_s: float = 10.0) -> bool:
         """Kill every process of this home, again until none is left; whether none is."""
         import psutil

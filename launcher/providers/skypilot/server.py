@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock
+from launcher.failpoints import effect
 from launcher.providers.base import ProviderError
 from launcher.providers.skypilot.lodging import Lodging
 
@@ -58,6 +59,7 @@ class Server:
             else:
                 return
 
+    @effect("skypilot.serve")
     def _start(self) -> None:
         """Once, on a port that was free just now; it takes the server seconds to come for it."""
         self._lodging.end()
@@ -125,6 +127,7 @@ class Server:
             return []
         return [found.strip() for found in _ATTEMPT.findall(text)]
 
+    @effect("skypilot.ask")
     def send(self, verb: str, seconds: float, **how: Any) -> dict[str, Any]:
         """An errand's answer, with `error` and `words` where SkyPilot raised; or ProviderError."""
         try:
