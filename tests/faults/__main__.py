@@ -1,7 +1,8 @@
 """`make faults`, or `python -m tests.faults`: plays the cases, and keeps what each came to.
 
-CASES="runpod resume 0:40" plays a part: a provider (runpod, vast, brev), a rescue (resume, sentinel, reaper,
-watchdog), a slice of the list; any of them, in any order. The list is shuffled, always alike, so that its beginning
+CASES="runpod resume 0:40" plays a part: a provider (runpod, vast, brev; skypilot: RunPod through SkyPilot), a rescue
+(resume, sentinel, reaper, watchdog; runner: it lives, and its sentinel dies; again: `launcher run` dies, and is run
+again), a slice of the list; any of them, in any order. The list is shuffled, always alike, so that its beginning
 is a fair part of the whole. Results are added to bench/results/faults.jsonl (the newest of a case counts), and the
 table beside it is written anew.
 """
@@ -21,13 +22,23 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.faults.cases import RESCUES, Case, cases, passed, recipe_of
-from tests.faults.field import REPO, Field
+from tests.faults.bystanders import launch
+from tests.faults.cases import (
+    RESCUES,
+    Case,
+    cases,
+    of_the_launcher,
+    of_the_sentinel,
+    passed,
+    recipe_of,
+    through_skypilot,
+)
+from tests.faults.field import REPO, SKYPILOT, Field
 from tests.faults.play import Result, play
 from tests.faults.table import write_table
 
 RESULTS = REPO / "bench" / "results" / "faults.jsonl"
-PROVIDERS = ("runpod", "vast", "brev")
+PROVIDERS = ("runpod", "vast", "brev", SKYPILOT)
 
 
 def say(text: str) -> None:
@@ -49,7 +60,8 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # begin no more, and leave nothing standing
     with tempfile.TemporaryDirectory(prefix="launcher-faults-", ignore_cleanup_errors=True) as folder:
-        ground = Field(Path(folder))
+        skypilot = SKYPILOT in asked.words or not set(PROVIDERS) & set(asked.words)
+        ground = Field(Path(folder), skypilot=skypilot and not asked.list)
         try:
             chosen = _chosen(ground, asked.words)
             if asked.missing and asked.results.exists():
@@ -70,12 +82,21 @@ def _chosen(ground: Field, words: Iterable[str]) -> list[Case]:
     words = list(words)
     rescues = tuple(word for word in RESCUES if word in words) or RESCUES
     named = [word for word in words if word in PROVIDERS] or list(PROVIDERS)
-    kinds = sorted({(provider, recipe_of(provider, rescue)) for provider in named for rescue in rescues})
-    with ThreadPoolExecutor(len(kinds)) as pool:
-        seen = list(pool.map(lambda kind: _trace(ground, *kind), kinds))
+    direct = [name for name in named if name != SKYPILOT]
+    kinds = sorted({(provider, recipe_of(provider, rescue)) for provider in direct for rescue in rescues
+                    if rescue not in ("runner", "again")})  # fmt: skip
+    launched = direct if "again" in rescues else []
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        at_work = list(pool.map(lambda kind: _trace(ground, *kind), kinds))
+        at_terminal = list(pool.map(lambda provider: _trace_launch(ground, provider), launched))
     found: list[Case] = []
-    for kind, counts in zip(kinds, seen, strict=True):
+    for kind, counts in zip(kinds, at_work, strict=True):
         found += cases(*kind, counts, rescues)
+    for provider, counts in zip(launched, at_terminal, strict=True):
+        found += of_the_launcher(provider, counts)
+    for provider in direct:
+        found += [case for case in of_the_sentinel(provider) if case.rescue in rescues]
+    found += [case for case in through_skypilot() if SKYPILOT in named and case.rescue in rescues]
     random.Random(0).shuffle(found)
     part = next((word for word in words if ":" in word), None)
     if part:
@@ -91,6 +112,16 @@ def _trace(ground: Field, provider: str, recipe: str) -> Counter[str]:
     assert not copy.alive() and str(copy.ledger.run(copy.run).state) == "settled", said
     ground.leave(copy)
     return passed(log)
+
+
+def _trace_launch(ground: Field, provider: str) -> Counter[str]:
+    """One whole `launcher run`, and every failpoint that it passed itself."""
+    copy, log = ground.empty(provider), ground.folder / f"{provider}-launcher.log"
+    program = launch(copy, ground.job(provider, "evaluate"), LAUNCHER_FAILPOINT_LOG=str(log))
+    _, said = program.communicate()
+    assert not copy.alive() and program.returncode == 0, said
+    ground.leave(copy)
+    return passed(log, "launcher")
 
 
 def _play_all(ground: Field, chosen: list[Case], jobs: int, results: Path, minutes: float) -> int:

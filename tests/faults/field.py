@@ -51,10 +51,17 @@ class Copy:
 
     field: Field
     root: Path
-    run: str
-    ceiling: Decimal
+    run: str  # empty: whatever this launcher runs
+    approved: Decimal | None  # USD; None: what its ledger says that it reserved
     provider: str
     place: int
+
+    @property
+    def ceiling(self) -> Decimal:
+        """The most that all of it may cost."""
+        if self.approved is not None:
+            return self.approved
+        return sum((held.amount_usd for held in self.ledger.reservations()), Decimal(0))
 
     @property
     def cloud(self) -> str:
@@ -70,7 +77,12 @@ class Copy:
         return Ledger.open(self.home)
 
     def leases(self) -> list[Lease]:
-        return self.ledger.leases(self.run)
+        return self.ledger.leases(self.run or None)
+
+    def charged(self) -> Decimal:
+        """By its own books."""
+        runs = [self.run] if self.run else [run.run for run in self.ledger.runs()]
+        return sum((self.ledger.spent(run) for run in runs), Decimal(0))
 
     def lodgings(self) -> list[Lodging]:
         """What SkyPilot has here for each lease: its home, and whatever runs in it."""
@@ -118,7 +130,8 @@ class Field:
         self.cloud: Standing = raise_with_image(folder / "state", folder, "--seed", "5", *VAST, *layer, *words)
         self._templates: dict[tuple[Any, ...], tuple[Path, str, Decimal]] = {}
         self._count = 0
-        self._turn = threading.Lock()
+        self._jobs: dict[tuple[str, str], Path] = {}
+        self._turn, self._turn_of_jobs = threading.Lock(), threading.Lock()
         self._places: dict[str, Queue[int]] = defaultdict(Queue)
 
     def close(self) -> None:
@@ -135,6 +148,13 @@ class Field:
 
     def job(self, provider: str, recipe: str) -> Path:
         """A job file: `finetune`, which measures, trains and measures again; or `evaluate`, which measures once."""
+        with self._turn_of_jobs:
+            key = (provider, recipe)
+            if key not in self._jobs:
+                self._jobs[key] = self._write_job(provider, recipe)
+            return self._jobs[key]
+
+    def _write_job(self, provider: str, recipe: str) -> Path:
         cloud, via = ("runpod", "skypilot") if provider == SKYPILOT else (provider, "direct")
         resources = f"resources: {{providers: [{cloud}], via: {via}}}\n"
         job = self.fast.job(3, resources, f"{provider}-{recipe}.yaml", trace="/tmp/trace.jsonl")
@@ -163,7 +183,7 @@ class Field:
             self._count += 1
             mine = self.folder / "homes" / f"{self._count}"
         (mine / "home").mkdir(parents=True)
-        return Copy(self, mine / "home", "", Decimal(0), provider, -1)
+        return Copy(self, mine / "home", "", None, provider, -1)
 
     def leave(self, copy: Copy) -> None:
         """The case is over: its place is free, its folder goes."""
