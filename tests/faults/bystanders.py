@@ -27,6 +27,12 @@ def passings(log: Path, who: str, name: str) -> int:
     return sum(len(row) == 4 and row[0] == who and row[3] == name for row in rows)
 
 
+def wait_for(point: str, log: Path, program: Program) -> None:
+    """Until the runner has passed that failpoint, or the program has ended."""
+    name, _, number = point.partition(":")
+    until(lambda: passings(log, "runner", name) >= int(number) or program.poll() is not None, 300, pause_s=0.01)
+
+
 def without_sentinel(copy: Copy, point: str, env: dict[str, str]) -> tuple[Program, int | None, list[str]]:
     """A whole runner, ended or killed, whose sentinel is killed when it passes the (first) point.
 
@@ -34,11 +40,10 @@ def without_sentinel(copy: Copy, point: str, env: dict[str, str]) -> tuple[Progr
     wrong: a runner that goes on has another sentinel before long.
     """
     first, _, then = point.partition(", ")
-    name, _, number = first.partition(":")
     log, folder = copy.root.parent / "passings", copy.home.run_dir(copy.run)
     held = {**env, LOG: str(log), VARIABLE: f"runner@{then}" if then else ""}
     runner = copy.program("launcher.runner", str(copy.root), copy.run, **held)
-    until(lambda: passings(log, "runner", name) >= int(number) or runner.poll() is not None, 300, pause_s=0.01)
+    wait_for(first, log, runner)
     alive: int | None = None
     if is_guarded(folder) and (pid := (read_json(folder / NOTE) or {}).get("pid")):
         with suppress(ProcessLookupError):
@@ -58,6 +63,18 @@ def without_sentinel(copy: Copy, point: str, env: dict[str, str]) -> tuple[Progr
 def launch(copy: Copy, job: Path, **env: str) -> Program:
     """`launcher run` of a job, with the YES given."""
     return copy.program("launcher", "--home", str(copy.root), "run", str(job), *YES, "--json", **env)
+
+
+def launch_and_die(copy: Copy, job: Path, point: str, env: dict[str, str]) -> Program:
+    """`launcher run`, dead by its own failpoint; or, `runner@POINT`, killed when the runner it started passes that."""
+    if not point.startswith("runner@"):
+        return launch(copy, job, **env)
+    log = copy.root.parent / "passings"
+    program = launch(copy, job, **{**env, LOG: str(log), VARIABLE: ""})
+    wait_for(point.removeprefix("runner@"), log, program)
+    with suppress(ProcessLookupError):
+        os.kill(program.pid, signal.SIGKILL)
+    return program
 
 
 def launched_again(copy: Copy, job: Path, env: dict[str, str]) -> list[str]:

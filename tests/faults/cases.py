@@ -95,9 +95,13 @@ def of_the_sentinel(provider: str) -> Iterator[Case]:
 
 
 def of_the_launcher(provider: str, seen: Counter[str]) -> Iterator[Case]:
-    """Deaths of `launcher run`, at everything that it does itself."""
-    for name in seen:
-        yield Case(provider, "evaluate", "launcher", f"{name}:1", "again")
+    """Deaths of `launcher run`, at everything that it does itself, and while its runner is at work."""
+    for name, count in seen.items():
+        for number in range(1, count + 1 if name.rpartition(".")[0] in EACH_PASSING else 2):
+            yield Case(provider, "evaluate", "launcher", f"{name}:{number}", "again")
+    for name in ("provider.create.before", "provider.create.after", "provider.arm.after", "host.start.after",
+                 "artifact.place.before", "provider.destroy.before", "provider.destroy.after"):  # fmt: skip
+        yield Case(provider, "evaluate", "launcher", f"runner@{name}:1", "again")
 
 
 def through_skypilot() -> Iterator[Case]:

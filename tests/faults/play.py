@@ -12,7 +12,7 @@ from typing import Any
 from launcher.clock import parse_iso
 from launcher.ledger import LeaseState
 from launcher.sentinel.marks import LOCK, is_guarded
-from tests.faults.bystanders import launch, launched_again, without_sentinel
+from tests.faults.bystanders import launch_and_die, launched_again, without_sentinel
 from tests.faults.cases import LAYER, Case
 from tests.faults.field import SHORT_S, SKYPILOT, Copy, Field, until
 
@@ -90,7 +90,7 @@ def _die(copy: Copy, case: Case, result: Result, env: dict[str, str]) -> None:
             result.faults.append(f"the runner ended with {runner.returncode}")
         return
     if case.who == "launcher":
-        program = launch(copy, copy.field.job(case.provider, case.recipe), **env)
+        program = launch_and_die(copy, copy.field.job(case.provider, case.recipe), case.point, env)
     else:
         program = copy.program("launcher.runner", str(copy.root), copy.run, **env)
     _, said = program.communicate(timeout=300)
