@@ -66,7 +66,7 @@ def launch(copy: Copy, job: Path, **env: str) -> Program:
 
 
 def launch_and_die(copy: Copy, job: Path, point: str, env: dict[str, str]) -> Program:
-    """`launcher run`, dead by its own failpoint; or, `runner@POINT`, killed when the runner it started passes that."""
+    """`launcher run`, dead by its own failpoint, or (`runner@POINT`) by its runner's."""
     if not point.startswith("runner@"):
         return launch(copy, job, **env)
     log = copy.root.parent / "passings"
