@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from queue import Queue
+from queue import LifoQueue
 from typing import Any
 
 from tests.cloud import catalog, image
@@ -132,7 +132,7 @@ class Field:
         self._count = 0
         self._jobs: dict[tuple[str, str], Path] = {}
         self._turn, self._turn_of_jobs = threading.Lock(), threading.Lock()
-        self._places: dict[str, Queue[int]] = defaultdict(Queue)
+        self._places: dict[str, LifoQueue[int]] = defaultdict(LifoQueue)
 
     def close(self) -> None:
         lower(self.cloud)
@@ -167,7 +167,7 @@ class Field:
         """A launcher of its own for one case; waits for a free place. Give it back with `leave`."""
         with self._turn:
             if provider not in self._places:
-                for number in range(PLACES):
+                for number in reversed(range(PLACES)):
                     self._places[provider].put(number)
         place = self._places[provider].get()
         with self._turn:
