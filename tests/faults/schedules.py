@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -56,6 +57,8 @@ PASSING = (
 )  # fmt: skip
 #: Who made the last delete, by the program that began it all and the module that was at work.
 _LAYERS = {"resume": "L0", "reap": "L2"}
+
+KEPT = os.environ.get("LAUNCHER_FAULTS_KEPT")  # a folder for the homes of those that had a fault
 
 Keep = Callable[[dict[str, Any]], None]
 
@@ -169,6 +172,8 @@ def machine_of(ground: Field, number: int, keep: Keep) -> type[RuleBasedStateMac
             except Exception as error:  # noqa: BLE001  a schedule that cannot be judged is a fault, not the end of all
                 self.faults.append(f"could not be judged: {type(error).__name__}: {error}")
             finally:
+                if self.faults and KEPT:
+                    shutil.copytree(self.copy.root.parent, Path(KEPT) / str(number), symlinks=True)
                 ground.cloud.fault("end_all")
                 ground.leave(self.copy)
                 keep(self._told())
@@ -180,8 +185,11 @@ def machine_of(ground: Field, number: int, keep: Keep) -> type[RuleBasedStateMac
                 self.steps.append("left to the sentinel")
                 if until(lambda: self._over() or not is_guarded(folder), 240) is None:
                     self.faults.append("the sentinel did not bring it to an end within 240 s")
-            for program in self.runners:
-                program.communicate(timeout=300)
+            for number, program in enumerate(self.runners, 1):
+                try:
+                    program.communicate(timeout=300)
+                except TimeoutError as error:
+                    self.faults.append(f"runner {number}: {error}")
             if not self._over():
                 self.steps.append("resume")
                 for _ in range(3):  # what a fault has left pending, the next one ends
