@@ -30,7 +30,7 @@ def passings(log: Path, who: str, name: str) -> int:
 def wait_for(point: str, log: Path, program: Program) -> None:
     """Until the runner has passed that failpoint, or the program has ended."""
     name, _, number = point.partition(":")
-    until(lambda: passings(log, "runner", name) >= int(number) or program.poll() is not None, 300, pause_s=0.01)
+    until(lambda: passings(log, "runner", name) >= int(number) or program.poll() is not None, 600, pause_s=0.01)
 
 
 def without_sentinel(copy: Copy, point: str, env: dict[str, str]) -> tuple[Program, int | None, list[str]]:
@@ -84,7 +84,7 @@ def launched_again(copy: Copy, job: Path, env: dict[str, str]) -> list[str]:
     out, said = again.communicate()
     wrong = [f"launcher run, again: {said[-300:]}"] if again.returncode != 0 or "Traceback" in said else []
     runs = copy.ledger.runs()
-    until(lambda: not any(is_running(copy.home.run_dir(run.run)) for run in runs), 240)
+    until(lambda: not any(is_running(copy.home.run_dir(run.run)) for run in runs), 600)
     live = [run for run, over in known.items() if not over]
     if live and len(runs) > len(known):
         wrong.append(f"a second run beside {', '.join(live)}, which was not over: {out[-200:]}")

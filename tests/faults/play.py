@@ -17,6 +17,7 @@ from tests.faults.cases import LAYER, Case
 from tests.faults.field import SHORT_S, SKYPILOT, Copy, Field, until
 
 STEP_S = {"runpod": 2, "vast": 2, "brev": 61}  # a billing step, and a second for the moment at which it was asked
+PATIENCE_S = 600.0  # with what ends within a minute on a quiet machine
 SKYPILOT_SHORT_S = 300.0  # SkyPilot sets a machine up for half a minute, on a busy machine for some
 AFTER_S = 20.0  # from the deadline until a machine that ends itself must be gone
 #: What is switched off, so that the layer in question is alone (a machine's own deadline is hours away in the first
@@ -93,7 +94,7 @@ def _die(copy: Copy, case: Case, result: Result, env: dict[str, str]) -> None:
         program = launch_and_die(copy, copy.field.job(case.provider, case.recipe), case.point, env)
     else:
         program = copy.program("launcher.runner", str(copy.root), copy.run, **env)
-    _, said = program.communicate(timeout=300)
+    _, said = program.communicate(timeout=PATIENCE_S)
     if case.who.endswith("+server"):
         for lodging in copy.lodgings():
             lodging.end()
@@ -113,7 +114,7 @@ def _rescue(copy: Copy, case: Case, result: Result, env: dict[str, str]) -> None
 
 
 def _resume(copy: Copy, result: Result, env: dict[str, str]) -> None:
-    code, outcome, said = copy.verb("resume", copy.run, **env)
+    code, outcome, said = copy.verb("resume", copy.run, timeout_s=PATIENCE_S, **env)
     result.state = str(outcome.get("state", ""))
     if "Traceback" in said or (code != 0 and result.reached):
         result.faults.append(f"resume ended with {code}: {outcome.get('reason') or said[-300:]}")
@@ -125,7 +126,7 @@ def _reap(copy: Copy, result: Result, env: dict[str, str]) -> None:
     _wait_for_deadline(copy)
     quiet = {**env, "LAUNCHER_WITHOUT": env["LAUNCHER_WITHOUT"].replace("reaper", "").strip(",")}
     for _ in range(3):
-        code, _, said = copy.verb("reap", **quiet)
+        code, _, said = copy.verb("reap", timeout_s=PATIENCE_S, **quiet)
         if "Traceback" in said:
             result.faults.append(f"reap: {said[-300:]}")
         if code == 0:
@@ -164,8 +165,8 @@ def _sentinel(copy: Copy, result: Result, env: dict[str, str]) -> None:
     if not (copy.home.run_dir(copy.run) / LOCK).exists():  # died before it had a sentinel, and so before it rented
         _credit(copy, result, "sentinel")
         return
-    if until(lambda: _is_over(copy), 240) is None and result.reached:
-        result.faults.append("the sentinel did not bring it to an end within 240 s")
+    if until(lambda: _is_over(copy), PATIENCE_S) is None and result.reached:
+        result.faults.append(f"the sentinel did not bring it to an end within {PATIENCE_S:.0f} s")
     _credit(copy, result, "sentinel")
     run = copy.ledger.run(copy.run)
     result.state = str(run.state)
