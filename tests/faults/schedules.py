@@ -42,6 +42,7 @@ STEPS = 5  # the beginning, with a first death, is one
 #: When somebody dies: at any microsecond of the first twelve seconds of a run that takes ten on a quiet machine. In
 #: two parts, because Hypothesis draws from a large range mostly small numbers.
 MOMENTS_US = st.tuples(st.integers(0, 119), st.integers(0, 99_999)).map(lambda parts: parts[0] * 100_000 + parts[1])
+QUIET_S = 10.0  # a run of this job on a quiet machine
 PATIENCE_S = 600.0  # with what ends in a minute on a quiet machine
 WHOM = st.sampled_from(["runner", "sentinel", "both"])
 #: Hypothesis begins with the simplest that it can think of, and with what is nearly so. So of each seed one schedule
@@ -64,8 +65,11 @@ KEPT = os.environ.get("LAUNCHER_FAULTS_KEPT")  # a folder for the homes of those
 Keep = Callable[[dict[str, Any]], None]
 
 
-def machine_of(ground: Field, number: int, keep: Keep) -> type[RuleBasedStateMachine]:
-    """The state machine, bound to a cloud; `keep` is given what each schedule came to."""
+def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[RuleBasedStateMachine]:
+    """The state machine, bound to a cloud; `keep` is given what each schedule came to.
+
+    `pace`: how many times as long as on a quiet machine everything takes here; deaths come as much later.
+    """
     turns = itertools.count()
 
     class Schedule(RuleBasedStateMachine):
@@ -124,7 +128,8 @@ def machine_of(ground: Field, number: int, keep: Keep) -> type[RuleBasedStateMac
             if self.plays:
                 self._die(after_us, whom)
 
-        def _die(self, after_us: int, whom: str) -> None:
+        def _die(self, drawn_us: int, whom: str) -> None:
+            after_us = round(drawn_us * pace)
             self.steps.append(f"{whom} dies after {after_us} us")
             time.sleep(after_us / 1e6)
             folder, before = self.copy.home.run_dir(self.copy.run), self.killed
@@ -248,13 +253,21 @@ def machine_of(ground: Field, number: int, keep: Keep) -> type[RuleBasedStateMac
     return Schedule
 
 
-def play(ground: Field, number: int, keep: Keep) -> None:
+def play(ground: Field, number: int, keep: Keep, pace: float = 1.0) -> None:
     """The schedule that belongs to this number."""
-    made = seed(number)(machine_of(ground, number, keep))
+    made = seed(number)(machine_of(ground, number, keep, pace))
     run_state_machine_as_test(made, settings=settings(  # type: ignore[no-untyped-call]
         max_examples=UNPLAYED + 1, stateful_step_count=STEPS, deadline=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck), print_blob=True, database=None,
     ))  # fmt: skip
+
+
+def pace_of(ground: Field) -> float:
+    """One run that nobody disturbs: how many times as long it takes as on a quiet machine."""
+    copy, began = ground.copy("runpod", "evaluate"), time.monotonic()
+    copy.program("launcher.runner", str(copy.root), copy.run).communicate(PATIENCE_S)
+    ground.leave(copy)
+    return max(1.0, (time.monotonic() - began) / QUIET_S)
 
 
 def main() -> int:
@@ -306,9 +319,10 @@ def _play_share(share: range, results: Path, ends: float) -> int:
     with tempfile.TemporaryDirectory(prefix="launcher-schedules-", ignore_cleanup_errors=True) as folder:
         ground = Field(Path(folder))
         try:
+            pace = pace_of(ground)
             for number in share:
                 if time.monotonic() < ends and not _stopped.is_set():
-                    play(ground, number, keep)
+                    play(ground, number, keep, pace)
         finally:
             ground.close()
     return bad
