@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher.clock import Clock, iso
-from launcher.errors import ExitCode, LauncherError, LedgerError
+from launcher.errors import ExitCode, LauncherError, LedgerError, StateError
 from launcher.home import Home
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.layers import note_rescue
 from launcher.ledger import Lease, LeaseState, Ledger, Run, RunState, slug
 from launcher.money import ZERO
@@ -170,6 +171,7 @@ class _Reaper:
         facts = _facts(lease)
         try:
             facts |= word_of(self._home, lease, provider)
+            facts |= self._wiped(ledger, lease, provider)
             released = release(ledger, lease, provider, self._clock)
             if released.state is LeaseState.RELEASED:
                 charged = charge(ledger, released, provider)
@@ -186,6 +188,23 @@ class _Reaper:
         except (LauncherError, OSError) as error:
             why = str(error)
         self._told.pending.append({**facts, "why": why})
+
+    def _wiped(self, ledger: Ledger, lease: Lease, provider: Provider) -> Fact:
+        """Remove what is not public from a machine that is about to go, where this home has the key to it."""
+        from launcher.plan import plan_of
+        from launcher.runner.wiping import is_to_be_wiped, try_to_wipe
+
+        try:
+            plan = plan_of(lease.run, ledger.run(lease.run).plan)
+        except StateError:  # of another version of the launcher: nobody here knows what it was sent
+            return {}
+        if not is_to_be_wiped(lease, plan):
+            return {}
+        why = try_to_wipe(lease, provider, LeaseKeys(self._home.run_dir(lease.run) / "keys" / lease.lease))
+        if why is not None:
+            held = f"{lease.label}: {plan.allowed.sensitivity} data was not removed before its release"
+            self._told.notes.append(f"{held} ({why}): it goes with the machine")
+        return {"wiped": why is None}
 
     def _end_unwritten(self, lease: Lease, provider: Provider, facts: Fact) -> None:
         """End a machine although the ledger takes no word of it: the next sweep writes it down, and charges it."""

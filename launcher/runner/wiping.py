@@ -32,9 +32,27 @@ def wipe(lease: Lease, plan: Plan, provider: Provider, keys: LeaseKeys, mirror: 
     Does nothing for public data, and for a machine that was never sent any. Never raises for what a machine or its
     provider does.
     """
-    if not is_sensitive(plan) or lease.state not in _SENT_TO or provider.name == "local":
+    if not is_to_be_wiped(lease, plan):
         return
     began = clock.monotonic()
+    why = try_to_wipe(lease, provider, keys)
+    if why is not None:
+        mirror.say("wiped", lease=lease.lease, done=False, why=why)
+        mirror.say("warning", message=f"{plan.allowed.sensitivity} data could not be removed from the machine before "
+                                      f"its release ({why}); it goes with the machine")  # fmt: skip
+        return
+    mirror.say("wiped", lease=lease.lease, done=True, seconds=round(clock.monotonic() - began, 1))
+
+
+def is_to_be_wiped(lease: Lease, plan: Plan) -> bool:
+    """Whether a rented machine may hold data that is not to be left behind there."""
+    return is_sensitive(plan) and lease.state in _SENT_TO and lease.provider != "local"
+
+
+def try_to_wipe(lease: Lease, provider: Provider, keys: LeaseKeys) -> str | None:
+    """Once, within WITHIN_S; None when it is done, else why it could not be, in words."""
+    if not keys.private.exists():
+        return "the key to it is not here"
     try:
         host = provider.connect(machine_of(lease), keys)
         if not isinstance(host, SshHost):
@@ -44,8 +62,5 @@ def wipe(lease: Lease, plan: Plan, provider: Provider, keys: LeaseKeys, mirror: 
         finally:
             host.close()
     except (LauncherError, OSError, ValueError) as error:
-        mirror.say("wiped", lease=lease.lease, done=False, why=in_words(error))
-        mirror.say("warning", message=f"{plan.allowed.sensitivity} data could not be removed from the machine before "
-                                      f"its release ({in_words(error)}); it goes with the machine")  # fmt: skip
-        return
-    mirror.say("wiped", lease=lease.lease, done=True, seconds=round(clock.monotonic() - began, 1))
+        return in_words(error)
+    return None
