@@ -125,5 +125,21 @@ def charge(ledger: Ledger, lease: Lease, provider: Provider) -> Usd:
 
 def cost_until(lease: Lease, provider: Provider, until: str) -> Charge:
     """What a lease's machine has cost its run until then (ISO 8601), by its provider's word."""
-    since = str((lease.machine or {}).get("facts", {}).get("billed_from") or lease.created_at)
-    return provider.charged(machine_of(lease), parse_iso(since), parse_iso(until))
+    return provider.charged(machine_of(lease), billed_since(lease), parse_iso(until))
+
+
+def billed_since(lease: Lease) -> datetime:
+    """From when a lease's machine bills, by this computer's clock, which may be an hour off its provider's.
+
+    How far off it is tell the two deadlines: the ledger's is by our clock, the label's by the provider's. Whose clock
+    a moment of the machine was read from is not kept: it is the one by which that came soonest after our intent.
+    """
+    from launcher.reaper.labels import Label
+
+    began, label = parse_iso(lease.created_at), Label.read(lease.label)
+    told = (lease.machine or {}).get("facts", {}).get("billed_from")
+    if not told:
+        return began
+    since = parse_iso(str(told))
+    ahead = parse_iso(lease.deadline) - label.ends if label else timedelta(0)
+    return min((since, since + ahead), key=lambda moment: abs(moment - began))

@@ -11,12 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from launcher.clock import Clock, iso, parse_iso
+from launcher.clock import Clock, iso
 from launcher.failpoints import effect
 from launcher.hosts.base import Host
 from launcher.ledger import Ledger
 from launcher.plan import Plan
-from launcher.providers.release import machine_of
+from launcher.providers.release import billed_since, machine_of
 from launcher.runner.boarding import Aboard
 from launcher.runner.control import answer_to, is_watched, put_question
 from launcher.runner.forecast import Forecast, reforecast
@@ -69,9 +69,8 @@ class Overrun:
     def _forecast(self) -> Forecast | None:
         lease, now = self._aboard.lease, self._clock.now()
         machine = machine_of(lease)
-        since = parse_iso(str(machine.facts.get("billed_from") or lease.created_at))
         return reforecast(
-            self._plan, machine.usd_per_hour, (now - since).total_seconds(), _newest(self._dir),
+            self._plan, machine.usd_per_hour, (now - billed_since(lease)).total_seconds(), _newest(self._dir),
             spent=self._ledger.spent(self._run_id), deadline_left_s=(self._aboard.work_ends - now).total_seconds(),
         )  # fmt: skip
 

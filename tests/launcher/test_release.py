@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.clock import SystemClock
+from launcher.clock import SystemClock, iso
 from launcher.home import Home
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.money import ZERO, Usd
@@ -114,3 +114,27 @@ def test_a_pod_that_ended_itself_at_its_deadline_is_not_booked_for_the_week_unti
     proof = ["2026-11-27T00:00:00.000Z absent", "2026-11-27T00:00:02.000Z absent"]
     released = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=proof)
     assert charge(ledger, released, RunPodProvider(Home(tmp_path), SystemClock())) <= lease.reserved_usd
+
+
+@pytest.mark.parametrize("ahead_h", [-1, 0, 1])
+@pytest.mark.parametrize("by_whom", ["the provider", "us"])
+def test_a_machine_is_charged_for_its_hours_however_wrong_the_clock_here_is(
+    tmp_path: Path, ahead_h: int, by_whom: str
+) -> None:
+    """The provider says by its own clock since when it bills; when it was gone we saw by ours."""
+    ours, ahead = Clock(), timedelta(hours=ahead_h)
+    ledger = Ledger.open(Home(tmp_path / "home"), ours, random.Random(0))
+    run, _ = ledger.create_run("key", {}, "d")
+    ends = ours.now() + timedelta(hours=8)
+    lease = ledger.intend_lease(
+        run.run, provider="runpod", account="here", offer_id="x", max_usd_per_hour=Usd("0.40"), reserved=Usd("5"),
+        deadline=iso(ends), label_ends=iso(ends - ahead),
+    )  # fmt: skip
+    created = ours.now() + timedelta(seconds=4)
+    facts = {"billed_from": iso(created if by_whom == "us" else created - ahead)}
+    machine = {"ref": "pod", "usd_per_hour": "0.40", "facts": facts}
+    ledger.move_lease(lease.lease, LeaseState.CREATED, machine=machine)
+    ledger.move_lease(lease.lease, LeaseState.RELEASING)
+    gone = created + timedelta(hours=3)
+    released = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=[f"{iso(gone)} absent"] * 2)
+    assert charge(ledger, released, RunPodProvider(Home(tmp_path), ours)) == Usd("1.20")
