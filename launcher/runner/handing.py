@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from launcher.clock import Clock, iso, parse_iso
 from launcher.errors import LauncherError, LedgerError, StateError
@@ -16,6 +18,7 @@ from launcher.runner.control import is_running, spawn, stop_asked
 from launcher.runner.ending import in_words
 from launcher.runner.mirror import Mirror
 from launcher.sentinel.keeping import Sentinel
+from launcher.sentinel.marks import is_guarded
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,24 @@ class Handing:
         """See that a run which was given this one's machine has a runner: ours may have died in between."""
         for follower in self.ledger.followers(self.run_id):
             run = self.ledger.run(follower)
-            if run.over or not self.ledger.leases(follower) or is_running(self.home.run_dir(follower)):
+            run_dir = self.home.run_dir(follower)
+            if run.over or not self.ledger.leases(follower) or is_running(run_dir):
                 continue
-            sentinel = Sentinel(self.home, follower)  # first: where no runner starts, it tries again, or releases
-            sentinel.keep()
-            sentinel.close()
+            try:
+                with closing(Sentinel(self.home, follower)) as sentinel:  # first: it outlives what fails below
+                    sentinel.keep()
+            finally:  # one of the two has to look after the machine
+                self._start(follower, run_dir)
+
+    def _start(self, follower: str, run_dir: Path) -> None:
+        """Start a runner. Where none starts its sentinel tries again, or releases; without one: raises."""
+        try:
             spawn(self.home, follower, self.clock)
+        except (LauncherError, OSError) as error:
+            if not is_guarded(run_dir):
+                raise
+            words = f"no runner could be started for {follower}, which has the machine now ({in_words(error)})"
+            self.mirror.say("warning", message=f"{words}: its sentinel tries again, and releases where it cannot")
 
     def _fits(self, run: Run, lease: Lease) -> bool:
         """Whether the run waits for this very machine, and there is time for it before the deadline."""
