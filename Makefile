@@ -4,7 +4,7 @@ WORKERS ?= 4
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-skypilot test-ci-cancel faults bench clean
+.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-skypilot test-ci-cancel faults bench leaks clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -20,6 +20,7 @@ help:
 	@echo "make fuzz    hostile files and event streams through the command line (EXAMPLES=1000: more)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
+	@echo "make leaks   what plain SkyPilot leaves billing, row by row, and what we leave (as root; ROWS='server end')"
 	@echo "make clean   remove both environments and the caches"
 
 env:
@@ -80,6 +81,10 @@ fuzz: env
 
 bench: env
 	@set -e; for bench in bench/*.py; do $(VENV)/python $$bench; done
+
+# Each row of what plain SkyPilot was seen to do, done to it and to us; results in bench/results/leaks.md.
+leaks: env
+	$(VENV)/python -m bench.leaks $(ROWS)
 
 clean:
 	rm -rf .venv .venv-recipes .venv-nemo27 .mypy_cache .ruff_cache .pytest_cache .hypothesis
