@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -39,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"default: all of {' '.join(keys)}")
     parser.add_argument("--jobs", type=int, default=1, help="rows at once (default 1); each has two clouds")
-    parser.add_argument("--only", choices=("plain", "ours"), help="one side alone, printed and not kept")
+    parser.add_argument("--only", choices=("plain", "ours"), help="one side alone; what is kept of the other stays")
     asked = parser.parse_args()
     if wrong := set(asked.rows) - set(keys):
         parser.error(f"no such row: {', '.join(sorted(wrong))}. There are: {', '.join(keys)}")
@@ -60,23 +59,16 @@ def main() -> int:
                 print(f"{row.key}, {name}: {'holds' if record['holds'] else record['why']} "
                       f"({record.get('needless_s', 0):.0f} s needless, exit {record.get('exit')}: "
                       f"{record.get('said')})", flush=True)  # fmt: skip
-            if asked.only:
-                print(json.dumps(held, indent=1))
-                continue
-            keep(row.key, held)
-            bad += not held["ours"]["holds"]
+            keep(row, held)
+            bad += not held.get("ours", {"holds": True})["holds"]
     return 1 if bad else 0
 
 
 def play(row: Row, folder: Path, sides: tuple[str, ...]) -> dict[str, Any]:
-    """Both sides of a row at once: their records, and what they were made with."""
+    """Both sides of a row at once: their records."""
     with ThreadPoolExecutor(len(sides)) as pool:
         told = list(pool.map(lambda name: play_side(row, folder / f"{row.key}-{name}", name), sides))
-    return {
-        **dict(zip(sides, told, strict=True)), "rule": row.rule, "done": row.done, "watch_s": row.watch_s,
-        "measured_utc": utc(), "commit": commit(), "cpus": os.cpu_count(), "python": platform.python_version(),
-        "load_1m": round(os.getloadavg()[0], 1),
-    }  # fmt: skip
+    return dict(zip(sides, told, strict=True))
 
 
 def play_side(row: Row, folder: Path, name: str) -> dict[str, Any]:
@@ -109,7 +101,8 @@ def judged(row: Row, side: Side, seen: Any, watched: float) -> dict[str, Any]:
         "did": seen.did, "exit": seen.exit, "said": seen.said, "machines": len(rows), "alive": len(alive),
         "usd_per_hour_alive": str(rate), "watched_s": round(watched, 1), "needless_s": round(seconds, 1),
         "needless_usd": f"{usd:.4f}", "billed_usd": str(sum((Decimal(str(one["usd"])) for one in rows), Decimal(0))),
-        "facts": seen.facts,
+        "facts": seen.facts, "measured_utc": utc(), "commit": commit(), "cpus": os.cpu_count(),
+        "load_1m": round(os.getloadavg()[0], 1),
     }  # fmt: skip
     why = row.judge(record)
     return {**record, "holds": not why, "why": why}
@@ -123,10 +116,11 @@ def commit() -> str:
     return short.stdout.strip() + ("+" if more.stdout.strip() else "")
 
 
-def keep(key: str, held: dict[str, Any]) -> None:
-    """Put a row beside those that are kept, in the rows' own order."""
+def keep(row: Row, held: dict[str, Any]) -> None:
+    """Put a row's sides beside those that are kept; one that could not be played is told, and not kept."""
     kept = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-    kept[key] = held
+    played = {name: record for name, record in held.items() if "did" in record}
+    kept[row.key] = {**kept.get(row.key, {}), "done": row.done, "rule": row.rule, "watch_s": row.watch_s, **played}
     ordered = {row.key: kept[row.key] for row in ROWS if row.key in kept}
     RESULT.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     write_table(ordered, RESULT.with_suffix(".md"))

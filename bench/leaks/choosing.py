@@ -136,7 +136,7 @@ def found_on(side: Side, machine: str, keys: dict[str, str]) -> dict[str, list[s
 def plain_secrets(plain: Plain) -> Seen:
     keys = plant(plain.home) | {"runpod": plain.side.env["RUNPOD_API_KEY"]}
     process = plain.launch(f"touch /root/began; sleep {4 * WORK_S}; {WORK}", *DOWN)
-    machine = plain.side.first()
+    machine = plain.side.first(process)
     until(lambda: plain.side.inside(machine, "ls /root/began 2>/dev/null"))
     own = next(plain.home.glob(".sky/clients/*/ssh/sky-key")).read_text(encoding="utf-8").splitlines()[2]
     found = found_on(plain.side, machine, keys | {"the ssh key of all clusters": own})
@@ -151,7 +151,7 @@ def ours_secrets(ours: Ours) -> Seen:
     keys = plant(home) | {"runpod": ours.side.env["RUNPOD_API_KEY"]}
     env = {"HOME": str(home), "AWS_SECRET_ACCESS_KEY": keys["aws"], "HF_TOKEN": keys["hf"]}
     process = ours.start(ours.job(evaluate_s=2 * WORK_S), **env)
-    machine = ours.side.first()
+    machine = ours.side.first(process)
     until(lambda: ours.side.inside(machine, "ls /tmp/trace.jsonl 2>/dev/null"))
     own = next(ours.root.glob("runs/*/keys/*/key")).read_text(encoding="utf-8").splitlines()[2]
     found = found_on(ours.side, machine, keys | {"the lease's ssh key": own})

@@ -29,7 +29,7 @@ def ours_setup(ours: Ours) -> Seen:
 
 def plain_server(plain: Plain) -> Seen:
     process = plain.launch(WORK, *DOWN)
-    plain.side.first()
+    plain.side.first(process)
     killed, at = plain.kill_server(process.pid), time.time()
     code = wait(process, 180)
     return Seen("sky launch --down -i 1; its API server killed once the machine billed", code, last_lines(plain.log),
@@ -38,7 +38,7 @@ def plain_server(plain: Plain) -> Seen:
 
 def ours_server(ours: Ours) -> Seen:
     process = ours.start(ours.job())
-    machine = ours.side.first()
+    machine = ours.side.first(process)
     killed = ours.kill_server()
     code, outcome, err = end_of(process)
     (row,) = (row for row in ours.side.rows() if str(row["id"]) == machine)
@@ -52,7 +52,7 @@ def ours_server(ours: Ours) -> Seen:
 
 def plain_cancel(plain: Plain) -> Seen:
     process = plain.launch(WORK, *DOWN)
-    plain.side.first()
+    plain.side.first(process)
     process.send_signal(signal.SIGINT)
     at = time.time()
     code = wait(process, 60)
@@ -64,7 +64,7 @@ def plain_cancel(plain: Plain) -> Seen:
 
 def ours_cancel(ours: Ours) -> Seen:
     process = ours.start(ours.job())
-    ours.side.first()
+    ours.side.first(process)
     process.send_signal(signal.SIGINT)
     at = time.time()
     code, outcome, err = end_of(process)
@@ -77,7 +77,7 @@ def ours_cancel(ours: Ours) -> Seen:
 def plain_ssh(plain: Plain) -> Seen:
     plain.side.cloud.fault("never_ssh", provider="runpod", count="always")
     process = plain.launch(WORK, *DOWN)
-    plain.side.first()
+    plain.side.first(process)
     code = wait(process, 1.5 * WATCH_S)
     said = last_lines(plain.log) + (" (it is still waiting)" if code is None else "")
     return Seen("sky launch --down -i 1", code, said)

@@ -70,8 +70,8 @@ class Ours:
     def _lodgings(self) -> list[Path]:
         return [path for path in (self.root / "skypilot").glob("pl-*") if path.is_dir()]
 
-    def begin_short(self, job: Path, seconds: float) -> str:
-        """Approve and begin a run whose deadline is so many seconds after renting; which it is.
+    def begin_short(self, job: Path, seconds: float) -> tuple[str, subprocess.Popen[bytes]]:
+        """Approve and begin a run whose deadline is so many seconds after renting: which, and its runner.
 
         By the tests' own template: hours made short, so that what happens at a deadline can be watched.
         """
@@ -81,9 +81,11 @@ class Ours:
         assert done.returncode == 0, done.stderr
         run = done.stdout.split()[0]
         with (self.side.folder / "runner.log").open("ab") as log:
-            subprocess.Popen([sys.executable, "-m", "launcher.runner", str(self.root), run], cwd=self.root, env=env,
-                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)  # fmt: skip
-        return run
+            runner = subprocess.Popen(
+                [sys.executable, "-m", "launcher.runner", str(self.root), run], cwd=self.root, env=env,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        return run, runner
 
     def kill_all(self, run: str) -> None:
         """SIGKILL to the runner, the sentinel, whatever they started, and the lease's SkyPilot."""

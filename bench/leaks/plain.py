@@ -10,7 +10,6 @@ import json
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -23,6 +22,7 @@ from bench.leaks.side import LONG_S, Side
 from launcher.clock import SystemClock
 from launcher.home import Home
 from launcher.providers.skypilot.lodging import Lodging
+from launcher.providers.skypilot.server import _free_port  # of two that it needs
 from tests.cloud import catalog
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -43,7 +43,6 @@ class Plain:
         (self.home / ".sky" / "catalogs").symlink_to(root / "skypilot" / ".shared" / "catalogs")
         key = json.dumps(side.env["RUNPOD_API_KEY"])
         (self.home / ".runpod" / "config.toml").write_text(f"[default]\napi_key = {key}\n", encoding="utf-8")
-        self._lodging.note(port=_free_port())
         self._log = self.home / "launch.log"
 
     def close(self) -> None:
@@ -76,8 +75,19 @@ class Plain:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
+    def _start_server(self) -> None:
+        """`sky api start`, again where another process took its port meanwhile: that is not what a row is about."""
+        for _ in range(5):
+            self._lodging.note(port=_free_port())
+            done = self.sky("api", "start")
+            if done.returncode == 0:
+                return
+            self._lodging.end()
+        raise RuntimeError(f"SkyPilot's API server does not start: {plain_text(done.stdout)[-500:]}")
+
     def launch(self, run: str, *words: str, resources: dict[str, Any] | None = None) -> subprocess.Popen[bytes]:
         """Begin `sky launch -y -c CLUSTER WORDS task.yaml`, which stays with the job; `log` is what it prints."""
+        self._start_server()
         task = {"resources": resources or L40S, "run": run}
         (self.home / "work" / "task.yaml").write_text(json.dumps(task), encoding="utf-8")
         with self._log.open("wb") as log:
@@ -110,12 +120,6 @@ def plain_text(text: str) -> str:
     """Without colours, and with each redrawn line as it was last."""
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in _COLOUR.sub("", text).splitlines()]
     return "\n".join(line for line in lines if line)
-
-
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 _SKY = str(Path(sys.executable).with_name("sky"))

@@ -75,4 +75,6 @@ def last_step(ours: Ours) -> float:
 
     The stand-in writes its row files when it is done.
     """
-    return min(path.stat().st_mtime for path in ours.root.glob("runs/*/after/*") if path.is_file())
+    dates = [path.stat().st_mtime for path in ours.root.glob("runs/*/after/*") if path.is_file()]
+    assert dates, f"the run did not come to its end: {ours.events()[-1]}"
+    return min(dates)

@@ -93,9 +93,13 @@ class Side:
         """The machines that bill now."""
         return [str(row["id"]) for row in self.rows() if row["bills"]]
 
-    def first(self, within_s: float = LONG_S) -> str:
-        """The first machine, as soon as it bills."""
-        return str(until(lambda: self.rows() or None, within_s)[0]["id"])
+    def first(self, asker: Any) -> str:
+        """The first machine, as soon as it bills; raises RuntimeError when who asks for it has ended without one."""
+        until(lambda: self.rows() or asker.poll() is not None)
+        rows = self.rows()
+        if not rows:
+            raise RuntimeError("no machine was ever rented")
+        return str(rows[0]["id"])
 
     def watch(self, seconds: float) -> float:
         """Look on until nothing bills, and no longer than that; for how long."""

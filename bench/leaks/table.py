@@ -14,36 +14,35 @@ the same simulated provider, with the same faults. *Needless*: what was billed a
 
 def write_table(rows: dict[str, Any], path: Path) -> None:
     """One line a row, then each side's own words."""
-    ours = sum(row["ours"]["holds"] for row in rows.values())
-    plain = sum(row["plain"]["holds"] for row in rows.values())
-    lines = [HEAD, f"Of {len(rows)} rows plain SkyPilot holds {plain}, the launcher {ours}.", "",
+    both = [row for row in rows.values() if "plain" in row and "ours" in row]
+    ours, plain = (sum(row[name]["holds"] for row in both) for name in ("ours", "plain"))
+    lines = [HEAD, f"Of {len(both)} rows plain SkyPilot holds {plain}, the launcher {ours}.", "",
              "| what was done | to hold is | plain SkyPilot | the launcher |", "|---|---|---|---|"]  # fmt: skip
-    lines += [f"| {row['done']} | {row['rule']} | {_cell(row['plain'])} | {_cell(row['ours'])} |"
+    lines += [f"| {row['done']} | {row['rule']} | {_cell(row.get('plain'))} | {_cell(row.get('ours'))} |"
               for row in rows.values()]  # fmt: skip
     lines += ["", "## In detail", ""]
     for key, row in rows.items():
-        lines.append(f"**{key}**: {row['done']} ({row['measured_utc']}, commit {row['commit']})")
-        lines += [f"- {name}: {_detail(row[name])}" for name in ("plain", "ours")]
+        lines.append(f"**{key}**: {row['done']}")
+        lines += [f"- {name}: {_detail(row[name])}" for name in ("plain", "ours") if name in row]
         lines.append("")
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def _cell(record: dict[str, Any]) -> str:
-    if "did" not in record:
-        return f"**no**: {_plain(record['why'])}"
+def _cell(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "not measured yet"
     how = "holds" if record["holds"] else f"**no**: {_plain(record['why'])}"
     spent = f"{record['needless_s']:.0f} s, ${record['needless_usd']} needless" if record["needless_s"] >= 1 else ""
     return "; ".join(part for part in (how, spent, f"exit {_code(record)}") if part)
 
 
 def _detail(record: dict[str, Any]) -> str:
-    if "did" not in record:
-        return _plain(record["why"])
     facts = "".join(f", {name} {value}" for name, value in record["facts"].items())
     return (
         f"{record['did']}. Machines {record['machines']}, billing at the end {record['alive']}; billed "
         f"${record['billed_usd']}, needless ${record['needless_usd']} ({record['needless_s']:.0f} s){facts}. "
-        f"Exit {_code(record)}. It said: {_plain(record['said'])}"
+        f"Exit {_code(record)}. It said: {_plain(record['said'])} "
+        f"({record['measured_utc']}, commit {record['commit']})"
     )
 
 

@@ -21,11 +21,15 @@ from launcher.providers.skypilot.lodging import Lodging
 
 VERSION = "0.14.1"
 START_S = 180.0  # 5 to 8 s on a quiet machine
+_PORTS = 20  # tried for one whose queues' port is free, too
 STARTS = 3  # of which the port of each may be taken by another process meanwhile
 _ANSWER_S = 15.0
 _MOST_BYTES = 4_000_000
 _ATTEMPT = re.compile(r"run_instances error: (.*)")  # sky/provision/*/instance.py, at each attempt
-_TAKEN = re.compile(r"[Pp]ort \d+ is (already in use|not available)|address already in use")  # sky/server/server.py
+#: sky/server/server.py and sky/server/requests/queues: of the server's port, or of the one that its queues take.
+_TAKEN = re.compile(
+    r"[Pp]ort \d+ is (already in use|not available)|address already in use|Queue manager process exited unexpectedly"
+)
 ERRAND = Path(__file__).with_name("errand.py")
 
 
@@ -167,6 +171,24 @@ class Server:
 
 
 def _free_port() -> int:
+    """A port that is free now, and with it the one that SkyPilot's queues will take."""
+    for _ in range(_PORTS):
+        port = _any_port()
+        with suppress(OSError), socket.socket() as held:
+            held.bind(("127.0.0.1", queues_port(port)))
+            return port
+    raise ProviderError("no two ports are free for SkyPilot's API server and its queues.")
+
+
+def queues_port(port: int) -> int:
+    """Where the queues of a server at this port are, which follows from it.
+
+    As get_queue_manager_port in sky/server/requests/queues/mp_queue.py of 0.14.1 has it.
+    """
+    return 50000 + (50011 - 50000 + port - 46580) % 10000
+
+
+def _any_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])

@@ -356,6 +356,26 @@ def test_the_private_home_holds_one_key_and_the_environment_none(renter: Renter)
     assert len(secret) == 2 and all(path.stat().st_mode & 0o777 == 0o600 for path in secret)
 
 
+def test_a_server_is_given_a_port_only_with_that_of_its_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = ["46580", "33975", "60123"]
+    code = (
+        "import os, sys\nfrom sky.server.requests.queues.mp_queue import get_queue_manager_port as theirs\n"
+        "for port in sys.argv[1:]: os.environ['SKYPILOT_API_SERVER_LOCAL_PORT'] = port; print(theirs())"
+    )
+    env = {**os.environ, "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    said = subprocess.run([sys.executable, "-c", code, *ports], env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [str(server.queues_port(int(port))) for port in ports]
+
+    chosen = server._any_port()
+    with socket.socket() as other:  # what is taken is the queues' port alone
+        other.bind(("127.0.0.1", server.queues_port(chosen)))
+        free = server._any_port()
+        asked = iter([chosen, free])
+        monkeypatch.setattr(server, "_any_port", lambda: next(asked))
+        assert server._free_port() == free
+    assert server._TAKEN.search("RuntimeError: Queue manager process exited unexpectedly.")
+
+
 @pytest.mark.parametrize("seconds", [30, 61, 119, 120, 185, 1799, 1800, 86399])
 def test_autostop_never_fires_after_the_deadline_where_a_minute_can_tell(renter: Renter, seconds: int) -> None:
     deadline = renter.clock.now() + timedelta(seconds=seconds)
