@@ -46,7 +46,7 @@ def main() -> int:
         print("left out: simulated machines are made of namespaces, which needs root")
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing standing
-    chosen = [row for row in ROWS if not asked.rows or row.key in asked.rows]
+    chosen = [row for key in asked.rows or keys for row in ROWS if row.key == key]
     sides = (asked.only,) if asked.only else ("plain", "ours")
     bad = 0
     place = tempfile.TemporaryDirectory(prefix="launcher-leaks-", ignore_cleanup_errors=True)

@@ -123,7 +123,7 @@ class Side:
 
     def inside(self, machine: str, script: str, stdin: str = "") -> str:
         """What a root shell says on a machine: entered by its namespaces, which nobody there or here can notice."""
-        first = _first_process(machine)
+        first = _first_process(self.folder / "state", machine)
         if first is None:
             return ""
         argv = ["nsenter", "-t", str(first), "-m", "-p", "-n", "-u", "-i", "--root", "--wd=/", "env", "-i",
@@ -139,11 +139,14 @@ class Side:
         return killed
 
 
-def _first_process(machine: str) -> int | None:
-    """Process 1 of a simulated machine, as this system numbers it."""
+def _first_process(state: Path, machine: str) -> int | None:
+    """Process 1 of a machine of the cloud with this state, as this system numbers it.
+
+    Clouds of one seed give their machines the same names; their folders tell them apart.
+    """
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if words[:1] == ["unshare"] and machine in words:
+        if words[:1] == ["unshare"] and machine in words and any(word.startswith(f"{state}/") for word in words):
             with suppress(psutil.Error, IndexError):
                 return int(process.children()[0].pid)
     return None
