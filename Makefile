@@ -59,7 +59,7 @@ test-ledger: env
 faults: env
 	LAUNCHER_FAULTS=all $(VENV)/python -m pytest -s tests/faults/test_every_effect_is_named.py tests/faults/test_full_disk.py
 	$(VENV)/python -m tests.faults $(CASES)
-	LAUNCHER_FAULTS_SCHEDULES=$(or $(SCHEDULES),200) $(VENV)/python -m pytest tests/faults/test_schedules.py
+	$(VENV)/python -m tests.faults.schedules $(or $(SCHEDULES),200)
 
 # A launch through SkyPilot takes half a minute and most rows need one: make test runs those that matter most.
 test-skypilot: env

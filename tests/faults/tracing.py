@@ -59,7 +59,7 @@ def trace(command: Sequence[str], env: Mapping[str, str], folder: Path, cwd: Pat
         [STRACE, "-f", "-yy", "-s", "300", "--seccomp-bpf", "-e", f"trace={','.join(TRACED)}", "-e", "signal=none",
          "-o", str(out), *command],
         env={**env, "LAUNCHER_FAILPOINT_LOG": str(log), "PYTHONDONTWRITEBYTECODE": "1"}, cwd=cwd, check=False,
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=600,
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=1200,
     )  # fmt: skip
     with out.open(encoding="utf-8", errors="replace") as lines:
         return done.returncode, list(read(lines, str(log)))
