@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=max(2, 2 * (os.cpu_count() or 1)), help="cases at once")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--list", action="store_true", help="name the cases and leave")
+    parser.add_argument("--grep", default="", help="only cases whose name has this in it")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so long")
     parser.add_argument("--missing", action="store_true", help="only those without a result yet")
     asked = parser.parse_args()
@@ -64,6 +65,7 @@ def main() -> int:
         ground = Field(Path(folder), skypilot=skypilot and not asked.list)
         try:
             chosen = _chosen(ground, asked.words)
+            chosen = [case for case in chosen if asked.grep in case.key]
             if asked.missing and asked.results.exists():
                 held = {json.loads(line)["case"] for line in asked.results.read_text(encoding="utf-8").splitlines()}
                 chosen = [case for case in chosen if case.key not in held]

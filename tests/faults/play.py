@@ -20,6 +20,7 @@ STEP_S = {"runpod": 2, "vast": 2, "brev": 61}  # a billing step, and a second fo
 PATIENCE_S = 600.0  # with what ends within a minute on a quiet machine
 SKYPILOT_SHORT_S = 300.0  # SkyPilot sets a machine up for half a minute, on a busy machine for some
 AFTER_S = 20.0  # from the deadline until a machine that ends itself must be gone
+BREV_AFTER_S = 5.0  # there it may not: so long is looked whether it does
 #: What is switched off, so that the layer in question is alone (a machine's own deadline is hours away in the first
 #: two). The sentinel is not switched off for the lower layers: it dies, too, before its first act.
 WITHOUT = {"resume": "sentinel,reaper", "sentinel": "reaper", "reaper": "watchdog", "watchdog": "reaper",
@@ -138,7 +139,7 @@ def _watchdog(copy: Copy, result: Result, env: dict[str, str]) -> None:
     """Nobody of ours lives: the machine ends itself, or (never armed, no right to) is left to the reaper."""
     if copy.alive():
         _wait_for_deadline(copy)
-        until(lambda: not copy.alive(), AFTER_S)
+        until(lambda: not copy.alive(), AFTER_S if copy.cloud != "brev" else BREV_AFTER_S)
     _credit(copy, result, "watchdog")
     _reap(copy, result, env)  # the books
 
