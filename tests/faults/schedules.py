@@ -174,7 +174,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
             return code
 
         def teardown(self) -> None:
-            if not self.plays:
+            if not self.plays or not hasattr(self, "logs"):
                 return
             try:
                 self._end()
@@ -276,6 +276,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="clouds at once")
     parser.add_argument("--seed", type=int, help="of the first; a random one by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--pace", type=float, help="how many times slower than a quiet machine this one is; measured")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin none after so long")
     asked = parser.parse_args()
     if os.geteuid() != 0:
@@ -289,7 +290,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())  # begin no more, and leave nothing standing
     with ProcessPoolExecutor(asked.jobs, spawn, _share_stop, (stopped,)) as pool:
         shares = [range(first + job, first + asked.count, asked.jobs) for job in range(asked.jobs)]
-        bad = sum(pool.map(_play_share, shares, [asked.results] * asked.jobs, [ends] * asked.jobs))
+        bad = sum(pool.map(_play_share, shares, *([one] * asked.jobs for one in (asked.results, ends, asked.pace))))
     write_table(RESULTS.with_name("faults.jsonl"))
     return 1 if bad else 0
 
@@ -303,7 +304,7 @@ def _share_stop(stopped: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)  # not SIG_IGN: what is started here must not inherit it
 
 
-def _play_share(share: range, results: Path, ends: float) -> int:
+def _play_share(share: range, results: Path, ends: float, pace: float | None) -> int:
     """One job's schedules on its own cloud; how many had a fault."""
     bad = 0
 
@@ -319,10 +320,13 @@ def _play_share(share: range, results: Path, ends: float) -> int:
     with tempfile.TemporaryDirectory(prefix="launcher-schedules-", ignore_cleanup_errors=True) as folder:
         ground = Field(Path(folder))
         try:
-            pace = pace_of(ground)
+            pace = pace or pace_of(ground)
             for number in share:
                 if time.monotonic() < ends and not _stopped.is_set():
-                    play(ground, number, keep, pace)
+                    try:
+                        play(ground, number, keep, pace)
+                    except Exception as error:  # noqa: BLE001  one that could not be begun ends no other
+                        sys.stdout.write(f"seed {number} could not be played: {type(error).__name__}: {error}\n")
         finally:
             ground.close()
     return bad
