@@ -79,15 +79,21 @@ def launch_and_die(copy: Copy, job: Path, point: str, env: dict[str, str]) -> Pr
 
 def launched_again(copy: Copy, job: Path, env: dict[str, str]) -> list[str]:
     """The user types the same again, whatever became of the first: what was wrong with the answer."""
-    known = {run.run: run.over for run in copy.ledger.runs()}
+    known = {run.run for run in copy.ledger.runs()}
     again = launch(copy, job, **env)
     out, said = again.communicate()
     wrong = [f"launcher run, again: {said[-300:]}"] if again.returncode != 0 or "Traceback" in said else []
     runs = copy.ledger.runs()
     until(lambda: not any(is_running(copy.home.run_dir(run.run)) for run in runs), 600)
-    live = [run for run, over in known.items() if not over]
-    if live and len(runs) > len(known):
-        wrong.append(f"a second run beside {', '.join(live)}, which was not over: {out[-200:]}")
+    for second in (run for run in runs if run.run not in known):
+        beside = [run for run in known if _ended_at(copy, run) > second.created_at]  # by then it must have been found
+        wrong += [f"a second run beside {', '.join(beside)}, which was not over: {out[-200:]}"] if beside else []
     if unsettled := [f"{run.run} {run.state}" for run in copy.ledger.runs() if str(run.state) != "settled"]:
         wrong.append(f"not settled: {', '.join(unsettled)}")
     return wrong
+
+
+def _ended_at(copy: Copy, run: str) -> str:
+    """When a run was settled; the end of time, while it is not."""
+    ends = [str(event["at"]) for event in copy.ledger.events(run) if event["kind"] == "run.settled"]
+    return ends[0] if ends else "9999"
