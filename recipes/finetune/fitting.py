@@ -34,6 +34,7 @@ class Machine:
     memory_gb: float | None
     half: bool
     on_gpu: bool
+    devices: int = 1  # such as this one, which share every step
 
     @property
     def words(self) -> str:
@@ -43,7 +44,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Fitting:
-    """Method and batch as resolved. `words`: what auto chose and why. `why_not`: empty when it fits."""
+    """Method and each device's batch as resolved. `words`: what auto chose and why. `why_not`: empty when it fits."""
 
     method: Method
     batch_size: int
@@ -51,6 +52,12 @@ class Fitting:
     needs_gb: float
     words: tuple[str, ...] = ()
     why_not: str = ""
+    devices: int = 1
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows an optimizer step learns from, of all devices together."""
+        return self.batch_size * self.accumulate * self.devices
 
     @property
     def fits(self) -> bool:
@@ -71,19 +78,36 @@ def wanted_rows(epoch_rows: int) -> int:
     return max(1, min(size, epoch_rows))
 
 
+def wanted_rows_per_step(spec: FinetuneSpec, epoch_rows: int) -> tuple[int, int]:
+    """(rows a pass of all devices, rows a step) before memory is asked; the same on every machine."""
+    wanted = wanted_rows(epoch_rows // spec.accumulate_grad_batches)
+    if spec.batch_size != "auto":
+        wanted = spec.batch_size
+    return wanted, wanted * spec.accumulate_grad_batches
+
+
+def sharing(rows: int, devices: int, nodes: int = 1) -> int:
+    """How many of a machine's devices share `rows` rows a step evenly, on `nodes` such machines; 0: not even one."""
+    return next((used for used in range(devices, 0, -1) if rows % (used * nodes) == 0), 0)
+
+
 def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitting:
     """The first that fits of: full before frozen_encoder where method is auto, larger batches before smaller."""
     methods: tuple[Method, ...] = ("full", "frozen_encoder") if spec.method == "auto" else (spec.method,)
-    first = wanted_rows(load.epoch_rows // spec.accumulate_grad_batches)
-    wanted = first if spec.batch_size == "auto" else spec.batch_size
+    together, rows = wanted_rows_per_step(spec, load.epoch_rows)
+    devices = machine.devices
+    if rows % devices:
+        why = f"{devices} cannot share the {rows} rows of a step evenly (batch_size x accumulate_grad_batches)"
+        return Fitting(methods[-1], 1, rows, 0.0, (), why)
+    each = rows // devices
+    wanted = next(size for size in range(max(1, together // devices), 0, -1) if each % size == 0)
     missed: list[str] = []
     for method in methods:
         larger: tuple[int, float] | None = None
         for batch in _sizes(wanted, auto=spec.batch_size == "auto"):
             needs_gb = _needs(shape, spec, load, machine, method, batch)
             if machine.memory_gb is None or needs_gb <= machine.memory_gb:
-                accumulate = spec.accumulate_grad_batches * (wanted // batch)
-                found = Fitting(method, batch, accumulate, needs_gb)
+                found = Fitting(method, batch, each // batch, needs_gb, devices=devices)
                 return replace(found, words=_words(spec, machine, found, larger, missed))
             larger = (batch, needs_gb)
         batch, needs_gb = larger or (wanted, 0.0)
@@ -92,8 +116,8 @@ def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitti
     if spec.batch_size != "auto" and wanted > 1:
         smallest = _needs(shape, spec, load, machine, methods[-1], 1)
         hint = f" ({rounded_up(smallest):.1f} GB at batch 1: batch_size: auto)"
-    accumulate = spec.accumulate_grad_batches * (wanted // batch)
-    return Fitting(methods[-1], batch, accumulate, needs_gb, (), f"{', '.join(missed)} of {machine.words}{hint}")
+    why = f"{', '.join(missed)} of {machine.words}{hint}"
+    return Fitting(methods[-1], batch, each // batch, needs_gb, (), why, devices)
 
 
 def _sizes(wanted: int, *, auto: bool) -> list[int]:
@@ -109,6 +133,7 @@ def _needs(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, metho
     return training_need(
         shape, method, batch, longest_s=load.longest_s, longest_tokens=load.longest_tokens,
         half=machine.half, on_gpu=machine.on_gpu, fused_batch_size=spec.fused_batch_size,
+        together=machine.devices > 1,
     ).total  # fmt: skip
 
 
@@ -129,4 +154,8 @@ def _words(
             else "it fits"
         )
         words.append(f"batch {found.batch_size}{passes}: {because}")
+    if found.devices > 1:
+        passes = f" x {found.accumulate} accumulated" if found.accumulate > 1 else ""
+        share = f"{found.batch_size} rows on each of {found.devices} devices{passes}"
+        words.append(f"{share}: {found.rows_per_step} rows a step, as on one")
     return tuple(words)

@@ -28,6 +28,7 @@ def nemo_config(
     sample_rate_hz: int,
     spec_augment: dict[str, Any] | None,
     num_workers: int,
+    nodes: int = 1,
 ) -> dict[str, Any]:
     """The config as plain data. `base`, `train` and `validation` are relative to it, or a pretrained name."""
     data = {
@@ -78,14 +79,14 @@ def nemo_config(
             },
         },
         "trainer": {
-            "devices": 1,
-            "num_nodes": 1,
+            "devices": plan.devices // nodes,
+            "num_nodes": nodes,
             "max_epochs": -1,
             "max_steps": plan.total_steps,
             "val_check_interval": plan.validation_interval_steps * plan.accumulate,
             "check_val_every_n_epoch": None,
             "accelerator": "auto",
-            "strategy": "auto",
+            "strategy": "auto" if plan.devices == 1 else "ddp_find_unused_parameters_true",
             "accumulate_grad_batches": plan.accumulate,
             "gradient_clip_val": spec.gradient_clip_val,
             "precision": int(plan.precision) if plan.precision.isdigit() else plan.precision,

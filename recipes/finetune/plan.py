@@ -14,10 +14,10 @@ LITTLE_AUDIO_H = 20.0
 
 @dataclass(frozen=True)
 class Plan:
-    """The numbers of a run. Steps are optimizer steps; `batch_size` x `accumulate` rows make one."""
+    """The numbers of a run. Steps are optimizer steps; `devices` x `batch_size` x `accumulate` rows make one."""
 
     total_steps: int
-    batch_size: int
+    batch_size: int  # rows a forward pass of one device
     accumulate: int
     learning_rate: float
     warmup_steps: int
@@ -27,6 +27,7 @@ class Plan:
     precision: str
     #: Of a shortened run: (step, place in the schedule as planned), straight lines between. Empty: as planned.
     schedule: tuple[tuple[float, float], ...] = ()
+    devices: int = 1  # of all machines together: each learns from its part of every pass
 
     @property
     def planned_steps(self) -> int:
@@ -63,8 +64,8 @@ class Plan:
 
     @property
     def rows_per_step(self) -> int:
-        """Rows an optimizer step learns from; backing off never changes it."""
-        return self.batch_size * self.accumulate
+        """Rows an optimizer step learns from; neither backing off nor the number of devices changes it."""
+        return self.batch_size * self.accumulate * self.devices
 
     def epoch_at(self, step: int) -> float:
         """Epochs behind after `step` steps."""
@@ -77,7 +78,7 @@ class Plan:
         """
         for size in range(self.batch_size // 2, 0, -1):
             if self.batch_size % size == 0:
-                return replace(self, batch_size=size, accumulate=self.rows_per_step // size)
+                return replace(self, batch_size=size, accumulate=self.rows_per_step // (size * self.devices))
         return None
 
     def as_json(self) -> dict[str, Any]:
@@ -86,13 +87,14 @@ class Plan:
 
 
 def make_plan(
-    spec: FinetuneSpec, *, epoch_rows: int, train_hours: float, batch_size: int, accumulate: int, precision: str
-) -> Plan:
+    spec: FinetuneSpec, *, epoch_rows: int, train_hours: float, batch_size: int, accumulate: int, precision: str,
+    devices: int = 1,
+) -> Plan:  # fmt: skip
     """The numbers of a run of `epoch_rows` rows an epoch (replayed ones included) and `train_hours` of audio.
 
-    `batch_size` and `accumulate` are as `fitting.fit` resolved them for this machine.
+    `batch_size` and `accumulate` are as `fitting.fit` resolved them for each of these devices.
     """
-    rows_per_step = batch_size * accumulate
+    rows_per_step = batch_size * accumulate * devices
     steps = spec.max_steps if spec.max_steps != "auto" else math.ceil(spec.max_epochs * epoch_rows / rows_per_step)
     rate = spec.learning_rate
     if rate == "auto":
@@ -113,6 +115,7 @@ def make_plan(
         checkpoint_interval_steps=checkpoint,
         epoch_rows=epoch_rows,
         precision=precision,
+        devices=devices,
     )
 
 

@@ -13,12 +13,14 @@ from omegaconf import OmegaConf
 
 from recipes.contract import RecipeExit, complete, sha256_of, write_atomic, write_json
 from recipes.finetune import data, info
+from recipes.finetune.checkpoints import Checkpoint, Checkpoints
+from recipes.finetune.leading import ASIDE
 from recipes.finetune.nemo_config import HEADER, nemo_config
 from recipes.finetune.plan import Plan
 from recipes.finetune.rules import COLLAPSED_SHARE, collapsed_share, wer
 from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
 from recipes.finetune.tensorboard import ScalarLog
-from recipes.finetune.training import Training, load_best
+from recipes.finetune.training import Training
 from recipes.models.opening import ModelFacts
 from recipes.models.saving import save_model
 
@@ -58,6 +60,7 @@ def write_config(run: Run, training: Training, facts: ModelFacts) -> None:
         sample_rate_hz=facts.sample_rate_hz,
         spec_augment=OmegaConf.to_container(augment, resolve=True) if augment is not None else None,
         num_workers=training.num_workers,
+        nodes=run.world.nodes,
     )
     write_atomic(run.out / CONFIG, HEADER + yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
@@ -93,6 +96,7 @@ def publish(
     write_json(out / INFO, _info(run, training, facts, result).model_dump())
     training.log.close()
     data.forget(run.work)
+    data.forget(out / ASIDE)
     metrics = {**result.model_dump(exclude={"status"}), "identity": run.identity}
     complete(out, result.status, metrics, [MODEL, INFO, HYPOTHESES, CONFIG, ScalarLog.NAME, TRAIN, VALIDATION])
     line = (
@@ -102,9 +106,17 @@ def publish(
     return (RecipeExit.STOPPED_AT_LIMIT if stopped else RecipeExit.DONE), line
 
 
+def _load_best(checkpoints: Checkpoints, identity: str) -> tuple[dict[str, torch.Tensor] | None, Checkpoint | None]:
+    """The weights of the best validation and its notes; (None, None) when there are none of this run."""
+    best, _ = checkpoints.newest("best")
+    if best is None or best.notes.get("identity") != identity:
+        return None, None
+    return torch.load(best.state, map_location="cpu", weights_only=True), best
+
+
 def _take_best(run: Run, training: Training) -> tuple[int, float, list[str]]:
     """Put the best validated weights into the model; returns their step, WER and validation hypotheses."""
-    weights, best = load_best(training.checkpoints, run.identity)
+    weights, best = _load_best(training.checkpoints, run.identity)
     training.model.eval()
     if weights is not None and best is not None:
         training.model.load_state_dict(weights)

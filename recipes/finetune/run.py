@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+import signal
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from recipes.contract import (
 from recipes.finetune import data
 from recipes.finetune.checkpoints import Checkpoints
 from recipes.finetune.fitting import Fitting, Load, Machine, fit
+from recipes.finetune.line import AGAIN
 from recipes.finetune.plan import Plan, make_plan, plan_warnings
 from recipes.finetune.publish import optimizer_config, publish, write_config
 from recipes.finetune.rules import Stops, wer
@@ -33,6 +36,7 @@ from recipes.finetune.stopping import StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, replayed_rows
 from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.training import Clock, Training
+from recipes.finetune.world import ManyProcesses, World
 from recipes.models.decoding import set_greedy_graphs
 from recipes.models.losses import use_cpu_loss
 from recipes.models.opening import ModelFacts, facts_of, open_model, scratch_in
@@ -53,6 +57,7 @@ class Run:
     sets: data.Sets
     identity: str
     fitting: Fitting
+    world: World
 
     @property
     def work(self) -> Path:
@@ -64,17 +69,23 @@ class Run:
         self.events.emit("warning", message=message)
 
 
-def finetune(spec: FinetuneSpec, out: Path, sets: data.Sets) -> tuple[RecipeExit, str]:
+def finetune(
+    spec: FinetuneSpec, out: Path, sets: data.Sets, *, several: bool = False
+) -> tuple[RecipeExit, str]:
     """Train and write the artefacts into `out`; returns the exit code and one line about how it went.
 
     With `out` of an earlier, unfinished run of the same spec and data it goes on from the last whole checkpoint;
     a finished one is left as it is. Raises RecipeFailure for every ending without a usable model.
+
+    `several`: this is one of the processes that train together; all but the first only train, and end with that.
     """
-    events, clock, stop = EventLog(out), Clock(), StopRequest(out)
-    fitting = _fitting(spec, sets)
+    world = ManyProcesses() if several else World()
+    asked_by = (signal.SIGTERM, signal.SIGINT) if world.size == 1 else (signal.SIGTERM,)
+    events, clock, stop = EventLog(out), Clock(), StopRequest(out, asked_by)
+    fitting = _fitting(spec, sets, world)
     spec = spec.model_copy(update={"method": fitting.method})
-    run = Run(spec, out, events, clock, stop, sets, _identity(spec, sets, fitting), fitting)
-    finished = _finished(run)
+    run = Run(spec, out, events, clock, stop, sets, _identity(spec, sets, fitting), fitting, world)
+    finished = world.share(_finished(run) if world.is_first else None)
     if finished:
         return RecipeExit.DONE, finished
     for line in fitting.words:
@@ -91,10 +102,14 @@ def finetune(spec: FinetuneSpec, out: Path, sets: data.Sets) -> tuple[RecipeExit
     newest, passed_over = training.checkpoints.newest("step")
     for line in passed_over:
         run.warn(line)
-    if newest is not None:
+    if world.share(newest is not None):
         training.resume(newest)
-        events.emit("note", message=f"resumed from the checkpoint of step {newest.step}")
+        events.emit("note", message=f"resumed from the checkpoint of step {training.step}")
     training.remember_trim()
+    if not world.is_first:
+        training.run()
+        data.forget(out)  # a folder of its own, beside what the first process makes
+        return RecipeExit.DONE, f"{training.step} steps trained as process {world.rank} of {world.size}"
     write_config(run, training, facts)
     general_before = _general_wer(run, training)
     reason = training.run()
@@ -103,9 +118,12 @@ def finetune(spec: FinetuneSpec, out: Path, sets: data.Sets) -> tuple[RecipeExit
     return publish(run, training, facts, general_before, reason)
 
 
-def _fitting(spec: FinetuneSpec, sets: data.Sets) -> Fitting:
-    """What `auto` becomes on this machine's GPU; a CPU's memory is not asked about, training backs off there."""
-    memory_gb = gpu_memory_gb()
+def _fitting(spec: FinetuneSpec, sets: data.Sets, world: World) -> Fitting:
+    """What `auto` becomes on this machine's GPUs; a CPU's memory is not asked about, training backs off there.
+
+    The GPU with the least free memory decides. RecipeFailure (bad input) where the devices cannot share a step.
+    """
+    memory_gb = world.least(gpu_memory_gb())
     shape, pool = shape_of(spec.base), sets.pool
     load = Load(
         epoch_rows=len(sets.train) + _replayed(spec, sets),
@@ -113,17 +131,21 @@ def _fitting(spec: FinetuneSpec, sets: data.Sets) -> Fitting:
         longest_tokens=shape.tokens(max(len(row.text) for row in pool)),
     )
     half = choose_precision(spec.precision)[0] != "32"
-    return fit(shape, spec, load, Machine(memory_gb, half=half, on_gpu=memory_gb is not None))
+    machine = Machine(memory_gb, half=half, on_gpu=memory_gb is not None, devices=world.size)
+    found = fit(shape, spec, load, machine)
+    if found.devices != world.size:
+        raise RecipeFailure(RecipeExit.BAD_INPUT, f"devices: {found.why_not}")
+    return world.share(found)
 
 
 def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting) -> str:
     """A hash of all that decides what is learned; two runs with the same one may share checkpoints.
 
-    Of batch and accumulation only the rows a step count: another machine may split them otherwise.
+    Of batch, accumulation and devices only the rows a step count: another machine may split them otherwise.
     """
-    ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder"}
+    ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder", "devices"}
     settings = spec.model_dump(exclude={*ignored, "batch_size", "accumulate_grad_batches"})
-    settings["rows_per_step"] = fitting.batch_size * fitting.accumulate
+    settings["rows_per_step"] = fitting.rows_per_step
     base = sha256_of(Path(spec.base)) if spec.base_is_path and Path(spec.base).is_file() else spec.base
     parts = [
         settings,
@@ -169,7 +191,7 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         optim=optimizer_config(spec, plan),
         frozen_encoder=spec.method == "frozen_encoder",
         gradient_clip_val=spec.gradient_clip_val,
-        num_workers=_workers(spec),
+        num_workers=_workers(spec, run.world),
         seed=spec.seed,
         identity=run.identity,
         events=run.events,
@@ -181,6 +203,7 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         log=ScalarLog(run.out),
         dataset=loader.dataset,
         collate=loader.collate_fn,
+        world=run.world,
     )
 
 
@@ -198,6 +221,7 @@ def _plan(run: Run, stream: Stream) -> Plan:
         batch_size=run.fitting.batch_size,
         accumulate=run.fitting.accumulate,
         precision=precision,
+        devices=run.world.size,
     )
     if warning:
         run.warn(warning)
@@ -205,7 +229,8 @@ def _plan(run: Run, stream: Stream) -> Plan:
             plan = plan.smaller() or plan
     for line in plan_warnings(spec, plan):
         run.warn(line)
-    return plan
+    again = os.environ.get(AGAIN) if run.world.size > 1 else None  # one of them could not go on
+    return replace(plan, **json.loads(again)) if again else plan
 
 
 def _nemo_loader(run: Run, model: Any, facts: ModelFacts) -> Any:
@@ -230,10 +255,13 @@ def _nemo_loader(run: Run, model: Any, facts: ModelFacts) -> Any:
     return loader
 
 
-def _workers(spec: FinetuneSpec) -> int:
+def _workers(spec: FinetuneSpec, world: World) -> int:
     if spec.num_workers != "auto":
         return spec.num_workers
-    return min(8, max(1, cpu_threads() - 1)) if torch.cuda.is_available() else 0
+    if not torch.cuda.is_available():
+        return 0
+    threads = cpu_threads() if world.size == 1 else len(os.sched_getaffinity(0)) // world.devices
+    return min(8, max(1, threads - 1))
 
 
 def _general_wer(run: Run, training: Training) -> float | None:

@@ -57,11 +57,17 @@ class FinetuneSpec(BaseModel):
     )
     batch_size: PositiveInt | Auto = Field(
         default="auto",
-        description="Rows a forward pass; auto: 8 (16 from 512 rows an epoch, 32 from 1024) or, where they do not "
-        "fit in memory, a part of them, the rest accumulated: a step is the same rows on every machine.",
+        description="Rows a forward pass, of all devices together; auto: 8 (16 from 512 rows an epoch, 32 from "
+        "1024) or, where they do not fit in memory, a part of them, the rest accumulated: a step is the same rows on "
+        "every machine.",
     )
     accumulate_grad_batches: int = Field(
         default=1, ge=1, le=10_000, strict=True, description="Forward passes that make one optimizer step."
+    )
+    devices: Annotated[int, Field(ge=1, le=64, strict=True)] | Auto = Field(
+        default="auto",
+        description="GPUs of each machine that share every pass (on a CPU: processes); auto: what was rented, as the "
+        "launcher or SkyPilot says it, else 1. They must divide batch_size x accumulate_grad_batches evenly.",
     )
     learning_rate: PositiveFloat | Auto = Field(
         default="auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -20,13 +20,13 @@ TRIM_FILE = "TRIM.json"
 class StopRequest:
     """True once someone asked to stop. Before `arm`, SIGTERM ends the process at once: there is nothing to save."""
 
-    def __init__(self, out: Path) -> None:
-        self._file = out / STOP_FILE
+    def __init__(self, out: Path, numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
+        self._file, self._numbers = out / STOP_FILE, numbers
         self._signal: str | None = None
 
     def arm(self) -> None:
-        """From now on finish the step, save, and end: the two signals only leave a note."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """From now on finish the step, save, and end: the signals only leave a note."""
+        for number in self._numbers:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:

@@ -1,7 +1,8 @@
 """The order of training rows as one endless stream that depends on the seed alone, so a resume finds its place.
 
-Optimizer step s takes rows [s*E, (s+1)*E) of the stream, E = batch size x accumulation. Halving the batch and
-doubling the accumulation keeps E, so the stream also survives backing off from out of memory.
+Optimizer step s takes rows [s*E, (s+1)*E) of the stream, E = batch size x accumulation x devices. Halving the batch
+and doubling the accumulation keeps E, so the stream also survives backing off from out of memory; so does a change
+of the number of devices, which take each pass apart: every row of the stream goes to exactly one of them.
 """
 
 from __future__ import annotations
@@ -72,13 +73,21 @@ class Stream:
 
 
 class StreamBatches:
-    """A batch sampler over a stream: what torch's DataLoader asks for."""
+    """A batch sampler over a stream: what torch's DataLoader asks for.
 
-    def __init__(self, stream: Stream, first_row: int, batch_size: int, count: int) -> None:
+    `batch_size` rows are one device's: device `rank` of `devices` gets its part of each of the `count` passes.
+    """
+
+    def __init__(
+        self, stream: Stream, first_row: int, batch_size: int, count: int, *, rank: int = 0, devices: int = 1
+    ) -> None:
         self.stream, self.first_row, self.batch_size, self.count = stream, first_row, batch_size, count
+        self.rank, self.devices = rank, devices
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self.stream.batches(self.first_row, self.batch_size, self.count)
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        for rows in self.stream.batches(self.first_row, self.batch_size * self.devices, self.count):
+            yield rows[mine]
 
     def __len__(self) -> int:
         return self.count

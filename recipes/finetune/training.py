@@ -18,12 +18,14 @@ from omegaconf import OmegaConf
 from recipes.contract import EventLog, RecipeExit, RecipeFailure, write_json
 from recipes.finetune.checkpoints import Checkpoint, Checkpoints
 from recipes.finetune.data import Row
+from recipes.finetune.line import BeginAgain
 from recipes.finetune.plan import Plan
 from recipes.finetune.rules import Stops, Validation, collapsed_share, wer
 from recipes.finetune.stopping import TRIM_FILE, StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, StreamBatches
 from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.watching import NotFinite, Watch, on_cpu
+from recipes.finetune.world import World
 from recipes.models.decoding import transcribe_files
 from recipes.models.precision import is_out_of_memory, is_unsupported_precision
 
@@ -71,26 +73,33 @@ class Training:
     ended: str | None = None
     loss: float | None = None
     carried: dict[str, Any] | None = None
+    world: World = field(default_factory=World)
     _interval_losses: list[float] = field(default_factory=list)
+    _asked_elsewhere: bool = False
 
-    def resume(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint | None) -> None:
         """Take weights, optimizer, schedule and history from a checkpoint of the same run.
 
-        Raises RecipeFailure(BAD_INPUT) when the checkpoint is of other settings or data.
+        None: from the first process's, where several train together. Raises RecipeFailure(BAD_INPUT) when the
+        checkpoint is of other settings or data.
         """
-        if checkpoint.notes.get("identity") != self.identity:
+        if checkpoint is not None and checkpoint.notes.get("identity") != self.identity and self.world.is_first:
             raise RecipeFailure(
                 RecipeExit.BAD_INPUT,
                 "OUT holds checkpoints of other settings or data: choose an empty OUT, or remove OUT/checkpoints",
             )
-        state = torch.load(checkpoint.state, map_location="cpu", weights_only=True)
+        state = {}
+        if checkpoint is not None:
+            state = torch.load(checkpoint.state, map_location="cpu", weights_only=True) | {"step": checkpoint.step}
+        state = self.world.share_tensors(state)
         self.model.load_state_dict(state["model"])
         self.carried = state
-        held = replace(Plan(**state["plan"]), precision=self.plan.precision)
-        if self.plan.batch_size < held.batch_size and self.plan.rows_per_step == held.rows_per_step:
-            held = replace(held, batch_size=self.plan.batch_size, accumulate=self.plan.accumulate)  # less memory here
+        mine, held = self.plan, replace(Plan(**state["plan"]), precision=self.plan.precision)
+        other = mine.devices != held.devices or mine.batch_size < held.batch_size  # or less memory here
+        if other and mine.rows_per_step == held.rows_per_step:
+            held = replace(held, batch_size=mine.batch_size, accumulate=mine.accumulate, devices=mine.devices)
         self.plan = held
-        self.step = checkpoint.step
+        self.step = state["step"]
         self.stops.load(state["stops"], every=self.plan.validation_interval_steps)
         self._interval_losses = list(state["interval_losses"])
         self.loss = state["loss"]
@@ -98,6 +107,11 @@ class Training:
 
     def remember_trim(self) -> None:
         """Take up a shortening that an earlier attempt noted: a resume from before it goes the very same way."""
+        if self.world.is_first:
+            self._remember_trim()
+        self.plan = self.world.share(self.plan)
+
+    def _remember_trim(self) -> None:
         try:
             noted = json.loads(self._trimmed.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -112,10 +126,9 @@ class Training:
 
         Raises RecipeFailure: OUT_OF_MEMORY at one row a pass, DIVERGED on a loss that is not finite or a collapse.
         """
-        self._take_trim()
-        if not self.stops.history or (self.step >= self.plan.total_steps and self.stops.history[-1].step < self.step):
-            self.validate()
-        self.ended = self.stops.stop_reason()  # a run killed between its early stop and its artefacts
+        if self.world.is_first:
+            self._before_the_first_step()
+        self._agree()
         while self.step < self.plan.total_steps and self.ended is None:
             problem = self._segment()
             if problem is None:
@@ -125,6 +138,15 @@ class Training:
         if self.ended is None and plan.schedule:
             return f"stopped by {TRIM_FILE}: {plan.planned_steps} steps shortened to {plan.total_steps}"
         return self.ended
+
+    def _before_the_first_step(self) -> None:
+        self._take_trim()
+        if not self.stops.history or (self.step >= self.plan.total_steps and self.stops.history[-1].step < self.step):
+            self.validate()
+        self.ended = self.stops.stop_reason()  # a run killed between its early stop and its artefacts
+
+    def _agree(self) -> None:
+        self.plan, self.ended = self.world.share((self.plan, self.ended))
 
     @property
     def _trimmed(self) -> Path:
@@ -153,16 +175,21 @@ class Training:
             trainer.fit(self.model, train_dataloaders=self._loader())
             return None
         except Exception as error:
-            other = self._fall_back(error)
-            if other is None:
+            found = self._fall_back(error)
+            if found is None:
                 raise
+            other, words = found
+            if self.world.size > 1:  # the others are in the middle of a step that will never end
+                settings = {name: getattr(other, name) for name in ("batch_size", "accumulate", "precision")}
+                raise BeginAgain(f"{words}; all begin again at the last checkpoint", **settings) from error
+            self._warn(words)
         self.carried = watch.snapshot() if watch.intact else None
         del trainer, watch
         self._reclaim(reload=self.carried is None)
         return other
 
-    def _fall_back(self, error: Exception) -> Plan | None:
-        """The plan to go on with after this error; None when it is not one to go on from."""
+    def _fall_back(self, error: Exception) -> tuple[Plan, str] | None:
+        """The plan to go on with after this error, and why; None when it is not one to go on from."""
         plan = self.plan
         if is_out_of_memory(error):
             smaller = plan.smaller()
@@ -172,15 +199,14 @@ class Training:
                     f"out of memory at step {self.step + 1} with one row a pass: lower max_duration_s or "
                     "fused_batch_size, take method frozen_encoder, a smaller base, or more memory",
                 ) from error
-            self._warn(
-                f"out of memory at step {self.step + 1}: batch size {plan.batch_size} → {smaller.batch_size}, "
-                f"accumulated {smaller.accumulate} times; {plan.rows_per_step} rows a step as before"
+            words = f"batch size {plan.batch_size} → {smaller.batch_size}, accumulated {smaller.accumulate} times"
+            return smaller, (
+                f"out of memory at step {self.step + 1}: {words}; {plan.rows_per_step} rows a step as before"
             )
-            return smaller
         if plan.precision == "16-mixed" and isinstance(error, NotFinite):
-            self._warn(f"loss is not finite in 16-mixed at step {self.step + 1}: going on in 32")
+            words = f"loss is not finite in 16-mixed at step {self.step + 1}: going on in 32"
         elif plan.precision != "32" and is_unsupported_precision(error):
-            self._warn(f"{plan.precision} is not supported here ({str(error).splitlines()[0][:120]}): going on in 32")
+            words = f"{plan.precision} is not supported here ({str(error).splitlines()[0][:120]}): going on in 32"
         elif isinstance(error, NotFinite):
             raise RecipeFailure(
                 RecipeExit.DIVERGED,
@@ -189,7 +215,7 @@ class Training:
             ) from error
         else:
             return None
-        return replace(plan.smaller() or plan, precision="32")
+        return replace(plan.smaller() or plan, precision="32"), words
 
     def _reclaim(self, *, reload: bool) -> None:
         """Free what the failed attempt held; after an error inside an optimizer step also go back to a checkpoint."""
@@ -210,7 +236,7 @@ class Training:
     def _trainer(self) -> tuple[pl.Trainer, Watch]:
         plan, watch = self.plan, Watch(self)
         trainer = pl.Trainer(
-            devices=1,
+            **self.world.trainer_settings(),
             accelerator="auto",
             max_steps=plan.total_steps,
             max_epochs=1,  # of the stream, which has no end
@@ -245,6 +271,8 @@ class Training:
             self.step * plan.rows_per_step,
             plan.batch_size,
             (plan.total_steps - self.step) * plan.accumulate,
+            rank=self.world.rank,
+            devices=plan.devices,
         )
         return torch.utils.data.DataLoader(
             self.dataset,
@@ -290,7 +318,8 @@ class Training:
         size = max(self.plan.batch_size, 8)
         while True:
             try:
-                return transcribe_files(self.model, [row.audio for row in rows], size)
+                with self.world.alone():
+                    return transcribe_files(self.model, [row.audio for row in rows], size)
             except Exception as error:
                 if not is_out_of_memory(error) or size == 1:
                     raise
@@ -318,6 +347,20 @@ class Training:
         if left == "training":
             self.events.emit("phase", name="training")
 
+    def all_done(self, watch: Watch, loss: float, seconds: float, audio_s: float) -> bool:
+        """After each optimizer step, in every process: the first one decides for all whether training should end."""
+        world = self.world
+        if world.size == 1:
+            return self.step_done(watch, loss, seconds, audio_s)
+        loss, audio_s, asked = world.add(loss, audio_s, float(self.stop.reason is not None))
+        ends = False
+        if world.is_first:
+            self._asked_elsewhere = bool(asked)
+            ends = self.step_done(watch, loss / world.size, seconds, audio_s)
+        self.step = watch.step
+        self._agree()
+        return world.share(ends)
+
     def step_done(self, watch: Watch, loss: float, seconds: float, audio_s: float) -> bool:
         """After each optimizer step: report, validate and save when it is time. True when training should end."""
         self.step, self.loss = watch.step, loss
@@ -325,7 +368,7 @@ class Training:
         self.log.scalars(self.step, train_loss=loss, learning_rate=watch.learning_rate())
         self._take_trim()
         plan, last = self.plan, self.step >= self.plan.total_steps
-        asked = self.stop.reason
+        asked = self.stop.reason or ("a signal to another process" if self._asked_elsewhere else None)
         if watch.report_due(last):
             self._progress(seconds, watch.averaged_steps)
             self.events.emit("throughput", audio_seconds_per_second=round(audio_s / max(seconds, 1e-9), 2))
@@ -352,11 +395,3 @@ class Training:
 
     def _warn(self, message: str) -> None:
         self.events.emit("warning", message=message)
-
-
-def load_best(checkpoints: Checkpoints, identity: str) -> tuple[dict[str, torch.Tensor] | None, Checkpoint | None]:
-    """The weights of the best validation and its notes; (None, None) when there are none of this run."""
-    best, _ = checkpoints.newest("best")
-    if best is None or best.notes.get("identity") != identity:
-        return None, None
-    return torch.load(best.state, map_location="cpu", weights_only=True), best

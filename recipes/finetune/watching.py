@@ -63,7 +63,10 @@ class Watch(pl.Callback):  # type: ignore[misc]
         if training.frozen_encoder:
             pl_module.encoder.eval()  # its batch norm statistics stay too
         part = batch_idx % training.plan.accumulate
-        chance = random.Random(f"{training.seed}/step/{self.step}/{part}")
+        place = f"{training.seed}/step/{self.step}/{part}"
+        if training.world.rank:  # each process hears its rows through a noise of its own
+            place += f"/{training.world.rank}"
+        chance = random.Random(place)
         torch.manual_seed(chance.getrandbits(63))
         np.random.seed(chance.getrandbits(32))  # NeMo's augmentations use the global one
         random.seed(chance.getrandbits(63))
@@ -94,7 +97,7 @@ class Watch(pl.Callback):  # type: ignore[misc]
         seconds, audio = (sum(values) / len(self._recent) for values in zip(*self._recent, strict=True))
         loss = sum(self._losses)  # Lightning has divided each by the accumulation
         self._losses, self._audio_s = [], 0.0
-        if self.training.step_done(self, loss, seconds, audio):
+        if self.training.all_done(self, loss, seconds, audio):
             trainer.should_stop = True
         self._started = time.monotonic()
 

@@ -33,11 +33,12 @@ class Need:
 
 def training_need(
     shape: Shape, method: Method, batch: int, *, longest_s: float, longest_tokens: float, half: bool, on_gpu: bool,
-    fused_batch_size: int | None = None,
+    fused_batch_size: int | None = None, together: bool = False,
 ) -> Need:  # fmt: skip
     """The peak of a training step on the longest clip with the longest text, `batch` of them at once.
 
-    `half` is mixed precision (bf16 or fp16), else float32. `fused_batch_size` overrides the base's own.
+    `half` is mixed precision (bf16 or fp16), else float32. `fused_batch_size` overrides the base's own. `together`:
+    with other devices, gradients exchanged after each step.
     """
     trained = shape.parameters if method == "full" else shape.head_parameters
     frozen = shape.parameters - trained
@@ -55,7 +56,8 @@ def training_need(
     else:  # a frozen one keeps nothing: one layer at a time is in flight, and gone when the joint begins
         encoder = max(0.0, batch * (subsampling + a_layer) - joint)
     return Need(
-        fixed=figure("memory.cuda_context_gb") if on_gpu else figure("memory.process_gb"),
+        fixed=(figure("memory.cuda_context_gb") if on_gpu else figure("memory.process_gb"))
+        + (figure("memory.exchange_gb") if on_gpu and together else 0.0),
         static=(kept + copies) / 1e9,
         encoder=encoder / 1e9,
         joint=joint / 1e9,
