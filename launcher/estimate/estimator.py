@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from launcher.estimate.cost import dollars
 from launcher.estimate.judgement import PHASES, Estimate
 from launcher.estimate.measured import Measured, Speed, gpu_name
 from launcher.estimate.phases import Around, around, line_of
-from launcher.estimate.speed import Rates, rates_of, step_s
+from launcher.estimate.speed import Rates, exchange_s, rates_of, step_s
 from launcher.estimate.workload import workload_of
 from launcher.job import Job
 from launcher.offers import canonical
 from launcher.offers.offer import Offer
 from launcher.prepare import Prepared
 from recipes.constants import figure
-from recipes.finetune.fitting import Fitting, Machine, fit, rounded_up
+from recipes.finetune.fitting import Fitting, Machine, fit, rounded_up, sharing, wanted_rows_per_step
+from recipes.finetune.spec import FinetuneSpec
 from recipes.models.memory import training_need
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ class Estimator:
             audio_s=round(work.audio_s, 1),
             audio_s_per_s=round(speed.audio_s_per_s, 2) if work.finetune else 0.0,
             method=fitting.method if work.finetune else "",
-            batch_size=fitting.batch_size,
+            batch_size=fitting.batch_size * fitting.devices,
             accumulate_grad_batches=fitting.accumulate,
+            devices=max(1, fitting.devices // offer.nodes),
             precision=_precision(asked, half=there.half),
             choices=_choices(offer, fitting),
             transfer_up_gb=round(around.up_gb, 3),
@@ -109,7 +111,7 @@ class Estimator:
         )
 
     def _there(self, offer: Offer) -> _OnGpu:
-        key = (offer.provider == "local", offer.gpu, offer.count > 0, offer.vram_gb)
+        key = (offer.provider == "local", offer.gpu, offer.count, offer.vram_gb, offer.nodes)
         return self._on_gpu.get(key) or self._on_gpu.setdefault(key, self._judge_machine(offer))
 
     def _judge_machine(self, offer: Offer) -> _OnGpu:
@@ -119,8 +121,8 @@ class Estimator:
         asked = work.finetune.precision if work.finetune else "auto"
         half = on_gpu and (asked == "16-mixed" or (rates.has_bf16 and asked in ("auto", "bf16-mixed")))
         memory_gb = offer.vram_gb if on_gpu else _memory_gb() if here else None
-        fitting = self._fit(Machine(memory_gb, half=half, on_gpu=on_gpu))
-        arithmetic = self._audio_rate(rates, fitting, half=half)
+        fitting = self._fit(Machine(memory_gb, half=half, on_gpu=on_gpu, nodes=offer.nodes), offer)
+        arithmetic = self._audio_rate(rates, fitting, offer.nodes, half=half)
         speed = self._speed(offer, fitting, arithmetic, half=half)
         around_it = around(
             work, rates, here=here, train_s=work.audio_s / speed.audio_s_per_s, spread=speed.spread, half=half,
@@ -133,21 +135,23 @@ class Estimator:
         if not self._work.finetune:
             return Speed(arithmetic, figure("spread.arithmetic"), "arithmetic", "")
 
-        def elsewhere(name: str) -> float:
+        def elsewhere(name: str, count: int) -> float:
             known = canonical(name)
             if known is None:
                 return 0.0
             there = rates_of(name, known.vram_gb, on_gpu=True)
-            return self._audio_rate(there, fitting, half=known.supports_bf16 and half)
+            there_too = replace(fitting, devices=max(1, count))
+            return self._audio_rate(there, there_too, 1, half=known.supports_bf16 and half)
 
         precision = _precision(self._work.finetune.precision, half=half)
         name = gpu_name(offer.gpu, offer.count)
-        return self._measured[fitting.method].speed(name, precision, arithmetic, elsewhere, on_gpu=offer.count > 0)
+        kind = (name, offer.count if offer.nodes == 1 else -offer.nodes)  # several machines: nothing of it is kept
+        return self._measured[fitting.method].speed(kind, precision, arithmetic, elsewhere, on_gpu=offer.count > 0)
 
-    def _fit(self, machine: Machine) -> Fitting:
+    def _fit(self, machine: Machine, offer: Offer) -> Fitting:
         work = self._work
         if work.finetune:
-            return fit(work.shape, work.finetune, work.load, machine)
+            return self._fit_training(work.finetune, machine, offer)
         need = training_need(
             work.shape, "frozen_encoder", 1, longest_s=min(120.0, work.longest_held_out_s), longest_tokens=0,
             half=False, on_gpu=machine.on_gpu,
@@ -156,12 +160,24 @@ class Estimator:
         why = f"transcribing needs {rounded_up(need.total):.1f} GB of {machine.words}" if short else ""
         return Fitting("frozen_encoder", 1, 1, need.total, (), why)
 
-    def _audio_rate(self, rates: Rates, fitting: Fitting, *, half: bool) -> float:
+    def _fit_training(self, spec: FinetuneSpec, machine: Machine, offer: Offer) -> Fitting:
+        """On as many of its devices as share a step evenly, or on as many as the job asks for."""
+        there = max(1, offer.count)
+        _, rows = wanted_rows_per_step(spec, self._work.load.epoch_rows, offer.nodes)
+        most = sharing(rows, there, offer.nodes) or 1  # where not even one each can, `fit` says why
+        used = most if spec.devices == "auto" else spec.devices
+        fitting = fit(self._work.shape, spec, self._work.load, replace(machine, devices=used * offer.nodes))
+        if used > there and machine.on_gpu:
+            return replace(fitting, why_not=f"the job asks for {used} devices, and it has {there} GPUs")
+        return fitting
+
+    def _audio_rate(self, rates: Rates, fitting: Fitting, nodes: int, *, half: bool) -> float:
         """Audio seconds a second of training by arithmetic, padding paid for but not counted."""
         if not self._work.finetune:
             return 1.0
         a_step = step_s(self._work, rates, fitting.method, fitting.batch_size, fitting.accumulate, half=half)
-        return fitting.batch_size * fitting.accumulate * self._work.mean_s / a_step
+        a_step += exchange_s(self._work, fitting.method, fitting.devices, nodes)
+        return fitting.rows_per_step * self._work.mean_s / a_step
 
     def _sources(self, there: _OnGpu, offer: Offer) -> dict[str, str]:
         assumed = f"assumed {line_of(offer).down:g} Mbps: the offer does not tell"
@@ -175,11 +191,13 @@ class Estimator:
 
 
 def _choices(offer: Offer, fitting: Fitting) -> tuple[str, ...]:
+    words, used = fitting.words, fitting.devices // offer.nodes
     if offer.nodes > 1:
-        return (*fitting.words, f"{offer.nodes} machines: all are paid, the time is forecast as that of one")
-    if offer.count > 1:
-        return (*fitting.words, f"uses 1 of {offer.count} GPUs: all {offer.count} are paid, training runs on one")
-    return fitting.words
+        words = (*words, f"{offer.nodes} machines train as one: all are paid, the first alone measures and saves")
+    if offer.count > max(1, used):
+        rows = f"{fitting.rows_per_step} rows a step"
+        words = (*words, f"uses {used} of {offer.count} GPUs, as many as share {rows} evenly: all are paid")
+    return words
 
 
 def _precision(asked: str, *, half: bool) -> str:

@@ -47,27 +47,29 @@ class Measured:
             and row.audio_s_per_s > 0
             and math.isfinite(row.audio_s_per_s)
         ]
-        self._by_gpu: dict[tuple[str, str], list[float]] = {}
-        self._gpus = {gpu_name(row.gpu, row.count) for row in kept if row.count}  # a CPU tells of itself alone
+        self._by_gpu: dict[tuple[tuple[str, int], str], list[float]] = {}
         for row in sorted(kept, key=lambda row: row.at, reverse=True):
-            self._by_gpu.setdefault((gpu_name(row.gpu, row.count), row.precision), []).append(row.audio_s_per_s)
+            kind = (gpu_name(row.gpu, row.count), row.count)
+            self._by_gpu.setdefault((kind, row.precision), []).append(row.audio_s_per_s)
 
     def speed(
-        self, gpu: str, precision: str, own: float, arithmetic: Callable[[str], float], *, on_gpu: bool
-    ) -> Speed:
-        """The speed on a GPU: measured there, else scaled from the most alike that was, else arithmetic.
+        self, kind: tuple[str, int], precision: str, own: float, arithmetic: Callable[[str, int], float], *,
+        on_gpu: bool,
+    ) -> Speed:  # fmt: skip
+        """The speed of (GPU, so many of them): measured there, else scaled from the most alike, else arithmetic.
 
-        `own` is this job's audio seconds a second there by arithmetic, `arithmetic(name)` the same on another GPU.
+        `own` is this job's audio seconds a second there by arithmetic, `arithmetic(name, count)` the same elsewhere.
         """
-        here = self._by_gpu.get((gpu, precision))
+        gpu, _ = kind
+        here = self._by_gpu.get((kind, precision))
         if here:
             many = len(here) >= 3
             spread = figure("spread.measured" if many else "spread.measured_once")
             runs = f"{len(here)} earlier run{'s' if len(here) > 1 else ''} on {gpu}"
             return Speed(weighted_median(here), spread, "measured here", runs)
         nearest: tuple[float, str, float] | None = None
-        for (other, _), rates in self._by_gpu.items():
-            there = arithmetic(other) if on_gpu and other in self._gpus else 0.0
+        for ((other, count), _), rates in self._by_gpu.items():
+            there = arithmetic(other, count) if on_gpu and count else 0.0  # a CPU tells of itself alone
             if there > 0:
                 apart = abs(math.log(there / own))
                 if nearest is None or apart < nearest[0]:
@@ -120,7 +122,7 @@ def throughput_of(run_dir: Path, run: str, offer: Offer, estimate: Estimate, at:
         elif event.get("kind") == "progress":
             steps = max(steps, int(event.get("at_step") or 0))
     rates = [rate for rate in (rates[WARM_UP_EVENTS:] or rates) if rate > 0]
-    if not rates or not estimate.method:
+    if not rates or not estimate.method or offer.nodes > 1:
         return None
     done = min(1.0, steps / estimate.steps) if estimate.steps else 0.0
     precision = _precision_used(run_dir) or estimate.precision

@@ -80,6 +80,15 @@ def step_s(work: Workload, rates: Rates, method: str, batch: int, accumulate: in
     return accumulate * pass_s + update_s + figure("speed.step_overhead_gpu_s")
 
 
+def exchange_s(work: Workload, method: str, devices: int, nodes: int) -> float:
+    """Seconds that a step's float32 gradients take round the ring of so many devices, of all machines together."""
+    if devices <= 1:
+        return 0.0
+    trained = work.shape.parameters if method == "full" else work.shape.head_parameters
+    gb_per_s = figure("speed.exchange_gb_per_s" if nodes == 1 else "speed.exchange_machines_gb_per_s")
+    return 2 * (devices - 1) / devices * trained * 4 / (gb_per_s * 1e9)
+
+
 def transcribe_s(work: Workload, rates: Rates, audio_s: float, batch: int, *, half: bool) -> float:
     """Seconds to transcribe so much audio in batches of clips of like length."""
     shape = work.shape

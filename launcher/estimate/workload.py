@@ -10,7 +10,7 @@ from launcher.job import Job, looks_like_path
 from launcher.prepare import Prepared
 from recipes.constants import figure
 from recipes.evaluate.spec import EvaluateSpec
-from recipes.finetune.fitting import Load, wanted_rows
+from recipes.finetune.fitting import Load, wanted_rows_per_step
 from recipes.finetune.plan import Plan, make_plan
 from recipes.finetune.spec import FinetuneSpec
 from recipes.finetune.stream import replayed_rows
@@ -23,7 +23,7 @@ class Workload:
 
     shape: Shape
     finetune: FinetuneSpec | None
-    numbers: Plan | None  # as the recipe itself resolves them; batch and accumulation are one machine's
+    numbers: Plan | None  # as the recipe itself resolves them; how a step is shared out is one machine's
     load: Load
     lengths_s: tuple[float, ...]  # of the clips that are learnt, ascending, equally likely
     mean_s: float
@@ -68,7 +68,7 @@ def workload_of(job: Job, prepared: Prepared) -> Workload:
     return Workload(
         shape=shape,
         finetune=finetune,
-        numbers=_numbers(finetune, epoch_rows, prepared.train_hours) if finetune else None,
+        numbers=_numbers(finetune, epoch_rows, prepared.train_hours, job.resources.nodes) if finetune else None,
         load=Load(epoch_rows, lengths[-1], shape.tokens(longest_text)),
         lengths_s=lengths,
         mean_s=sum(lengths) / len(lengths),
@@ -83,10 +83,8 @@ def workload_of(job: Job, prepared: Prepared) -> Workload:
     )
 
 
-def _numbers(spec: FinetuneSpec, epoch_rows: int, train_hours: float) -> Plan:
-    batch = spec.batch_size
-    if batch == "auto":
-        batch = wanted_rows(epoch_rows // spec.accumulate_grad_batches)
+def _numbers(spec: FinetuneSpec, epoch_rows: int, train_hours: float, nodes: int) -> Plan:
+    batch, _ = wanted_rows_per_step(spec, epoch_rows, nodes)
     return make_plan(
         spec, epoch_rows=epoch_rows, train_hours=train_hours, batch_size=batch,
         accumulate=spec.accumulate_grad_batches, precision="32",

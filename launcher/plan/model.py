@@ -196,6 +196,11 @@ class Plan(_Value):
         """The settings that the chosen machine gets: what was auto is what the estimate chose for it."""
         return self.choice.estimate.resolved(self.asked)
 
+    def on(self, candidate: Candidate) -> Plan:
+        """The same on the machine that was had in the end, one of its candidates."""
+        chosen = next(i for i, each in enumerate(self.candidates) if each is candidate)
+        return self.model_copy(update={"chosen": chosen})
+
     @property
     def run_key(self) -> str:
         """The same for the same recipe, settings and data: one live run at a time has it."""

@@ -99,7 +99,7 @@ class Runner:
             why_stop=lambda: self._why_stop(aboard),
             overrun=Overrun(aboard, self._plan, self._ledger, self._run_id, self._dir, self._mirror, self._clock),
         )  # fmt: skip
-        for step in steps_of(self._plan):
+        for step in steps_of(self._plan.on(aboard.candidate)):
             result = self._ledger.step(self._run_id, step.name)
             if result is None:
                 why = self._why_stop(aboard)

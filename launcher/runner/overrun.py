@@ -36,8 +36,7 @@ class Overrun:
 
     def __init__(self, aboard: Aboard, plan: Plan, ledger: Ledger, run_id: str, run_dir: Path, mirror: Mirror,
                  clock: Clock) -> None:  # fmt: skip
-        chosen = next(i for i, each in enumerate(plan.candidates) if each is aboard.candidate)
-        self._plan = plan.model_copy(update={"chosen": chosen})
+        self._plan = plan.on(aboard.candidate)
         self._aboard, self._ledger, self._run_id, self._dir = aboard, ledger, run_id, run_dir
         self._mirror, self._clock = mirror, clock
         self._looked_at = -LOOK_S

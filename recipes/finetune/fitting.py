@@ -34,7 +34,8 @@ class Machine:
     memory_gb: float | None
     half: bool
     on_gpu: bool
-    devices: int = 1  # such as this one, which share every step
+    devices: int = 1  # such as this one, which share every step: of all machines together
+    nodes: int = 1
 
     @property
     def words(self) -> str:
@@ -78,11 +79,14 @@ def wanted_rows(epoch_rows: int) -> int:
     return max(1, min(size, epoch_rows))
 
 
-def wanted_rows_per_step(spec: FinetuneSpec, epoch_rows: int) -> tuple[int, int]:
-    """(rows a pass of all devices, rows a step) before memory is asked; the same on every machine."""
-    wanted = wanted_rows(epoch_rows // spec.accumulate_grad_batches)
-    if spec.batch_size != "auto":
-        wanted = spec.batch_size
+def wanted_rows_per_step(spec: FinetuneSpec, epoch_rows: int, nodes: int = 1) -> tuple[int, int]:
+    """(rows a pass of all devices, rows a step) before memory is asked; the same on every kind of machine.
+
+    Where a job asks for several machines, auto is a multiple of their number.
+    """
+    wanted = spec.batch_size
+    if wanted == "auto":
+        wanted = math.ceil(wanted_rows(epoch_rows // spec.accumulate_grad_batches) / nodes) * nodes
     return wanted, wanted * spec.accumulate_grad_batches
 
 
@@ -94,10 +98,10 @@ def sharing(rows: int, devices: int, nodes: int = 1) -> int:
 def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitting:
     """The first that fits of: full before frozen_encoder where method is auto, larger batches before smaller."""
     methods: tuple[Method, ...] = ("full", "frozen_encoder") if spec.method == "auto" else (spec.method,)
-    together, rows = wanted_rows_per_step(spec, load.epoch_rows)
+    together, rows = wanted_rows_per_step(spec, load.epoch_rows, machine.nodes)
     devices = machine.devices
     if rows % devices:
-        why = f"{devices} cannot share the {rows} rows of a step evenly (batch_size x accumulate_grad_batches)"
+        why = f"{devices} devices cannot share the {rows} rows of a step (batch_size x accumulate_grad_batches)"
         return Fitting(methods[-1], 1, rows, 0.0, (), why)
     each = rows // devices
     wanted = next(size for size in range(max(1, together // devices), 0, -1) if each % size == 0)

@@ -131,7 +131,7 @@ def _fitting(spec: FinetuneSpec, sets: data.Sets, world: World) -> Fitting:
         longest_tokens=shape.tokens(max(len(row.text) for row in pool)),
     )
     half = choose_precision(spec.precision)[0] != "32"
-    machine = Machine(memory_gb, half=half, on_gpu=memory_gb is not None, devices=world.size)
+    machine = Machine(memory_gb, half=half, on_gpu=memory_gb is not None, devices=world.size, nodes=world.nodes)
     found = fit(shape, spec, load, machine)
     if found.devices != world.size:
         raise RecipeFailure(RecipeExit.BAD_INPUT, f"devices: {found.why_not}")

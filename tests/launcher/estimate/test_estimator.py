@@ -65,10 +65,40 @@ def test_a_gpu_without_bf16_is_judged_in_float32() -> None:
     assert estimate(job_of(), prepared_of(), offer_of("L4", 24)).precision == "bf16-mixed"
 
 
-def test_more_gpus_than_training_uses_are_said_and_make_it_no_faster() -> None:
-    one, eight = (estimate(job_of(), prepared_of(), offer_of("A100 80GB", 80, count=n)) for n in (1, 8))
-    assert eight.seconds_p50 == one.seconds_p50
-    assert "uses 1 of 8 GPUs" in eight.choices[-1]
+def test_the_gpus_of_a_machine_share_each_step_and_its_rows_stay_the_same() -> None:
+    job = job_of()
+    one, four, six = (estimate(job, prepared_of(), offer_of("A100 80GB", 80, count=n)) for n in (1, 4, 6))
+    assert one.steps == four.steps == six.steps
+    rows = one.batch_size * one.accumulate_grad_batches
+    assert four.batch_size * four.accumulate_grad_batches == six.batch_size * six.accumulate_grad_batches == rows
+    assert (one.devices, four.devices, six.devices) == (1, 4, 4)
+    assert one.audio_s_per_s < four.audio_s_per_s == six.audio_s_per_s < 4 * one.audio_s_per_s
+    assert one.phases["evaluate"] == four.phases["evaluate"]  # one GPU measures, whatever there is beside it
+    assert f"{rows // 4} rows on each of 4 devices: {rows} rows a step, as on one" in four.choices
+    assert f"uses 4 of 6 GPUs, as many as share {rows} rows a step evenly: all are paid" in six.choices
+    assert four.resolved(job.spec.model_dump())["devices"] == 4
+
+
+def test_a_job_that_asks_for_more_gpus_than_there_are_does_not_fit() -> None:
+    made = estimate(job_of(devices=4), prepared_of(), offer_of("A100 80GB", 80, count=2))
+    assert made.why_not == "the job asks for 4 devices, and it has 2 GPUs"
+    assert estimate(job_of(devices=2), prepared_of(), offer_of("A100 80GB", 80, count=4)).devices == 2
+
+
+def test_several_machines_train_as_one_and_pay_for_what_they_exchange() -> None:
+    job = job_of()
+    three_nodes = replace(job, resources=job.resources.model_copy(update={"nodes": 3}))
+    one, three = estimate(job, prepared_of(), OFFER), estimate(three_nodes, prepared_of(), offer_of(
+        "A100 80GB", 80, nodes=3))  # fmt: skip
+    assert three.fits
+    assert three.batch_size * three.accumulate_grad_batches % 3 == 0
+    assert three.devices == 1  # of each machine
+    assert three.phases["train"] != one.phases["train"]
+    assert three.phases["baseline"] == one.phases["baseline"]
+    assert any("3 machines train as one" in words for words in three.choices)
+    fixed = replace(three_nodes, spec=job.spec.model_copy(update={"batch_size": 8}))
+    assert "3 devices cannot share the 8 rows of a step" in estimate(
+        fixed, prepared_of(), offer_of("A100 80GB", 80, nodes=3)).why_not  # fmt: skip
 
 
 def test_a_larger_vocabulary_trains_slower() -> None:
