@@ -33,7 +33,7 @@ class Estimate(BaseModel):
     method: Literal["full", "frozen_encoder", ""] = Field("", description="resolved; empty: nothing is trained")
     batch_size: int = Field(1, description="rows a forward pass of all devices together, resolved")
     accumulate_grad_batches: int = Field(1, description="passes that make a step, resolved")
-    devices: int = Field(1, description="GPUs of each machine that train (CPU: processes), all that share a step evenly")
+    devices: int = Field(1, description="GPUs of each machine that train, where they share a step evenly")
     precision: str = Field("32", description="bf16-mixed, 16-mixed or 32: as the recipe takes it on this machine")
     choices: tuple[str, ...] = Field((), description="what `auto` chose here and why, in words")
     transfer_up_gb: float = Field(0.0, description="sent from the machine: artefacts and checkpoints home")

@@ -71,6 +71,7 @@ def _one_of_several(spec: Path, out: Path, mine: Line) -> NoReturn:
     All but the first work in a folder of their own, so that nothing is written twice.
     """
     rank = int(os.environ["RANK"])
+    who = f"process {rank} of the {os.environ['WORLD_SIZE']} that train together"  # Lightning removes it at its end
     try:
         code, line = _work(read_spec(spec), out if rank == 0 else out / ASIDE / str(rank), several=True)
         ending = Ending("done", int(code), line)
@@ -81,7 +82,6 @@ def _one_of_several(spec: Path, out: Path, mine: Line) -> NoReturn:
     except Exception as error:  # noqa: BLE001  (said, and the process ended: its own end may wait for the others)
         traceback.print_exc()
         words = str(error).strip().partition("\n")[0][:300]
-        who = f"process {rank} of the {os.environ['WORLD_SIZE']} that train together"
         ending = Ending("crashed", 1, f"{who} failed ({type(error).__name__}: {words}): the others were ended")
     mine.end(ending)
 

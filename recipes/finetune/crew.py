@@ -72,6 +72,7 @@ class Crew:
             "MASTER_ADDR": place.addresses[0], "MASTER_PORT": str(port), LINE: str(theirs.fileno()),
         }  # fmt: skip
         env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // place.devices)))
+        env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP tells what it need not look for
         interface = interface_of(place.addresses[place.node])
         for name in ("GLOO_SOCKET_IFNAME", *(("NCCL_SOCKET_IFNAME",) if place.nodes > 1 else ())):
             if interface:

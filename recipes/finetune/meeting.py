@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from recipes.finetune.line import Ending
-from recipes.finetune.places import MEETING_PORT, Place
+from recipes.finetune.places import Place
 
 #: How long the machines of a job may be apart in coming; their set-up may take one of them longer.
 JOIN_S = 1800.0
@@ -73,12 +73,12 @@ class Wire:
 class Head:
     """The first machine's side."""
 
-    def __init__(self, place: Place, port: int = MEETING_PORT) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
         self._wires: dict[int, Wire] = {}
         self._ended: dict[int, Ending] = {}
         family = socket.AF_INET6 if ":" in place.addresses[0] else socket.AF_INET
-        self._server = socket.create_server((place.addresses[0], port), family=family)
+        self._server = socket.create_server((place.addresses[0], place.meeting_port), family=family)
 
     def gather(self, patience_s: float = JOIN_S) -> Ending | None:
         """Wait for every other machine; the failure, when one does not come."""
@@ -128,11 +128,11 @@ class Head:
 class Guest:
     """Any other machine's side."""
 
-    def __init__(self, place: Place, port: int = MEETING_PORT, patience_s: float = JOIN_S) -> None:
+    def __init__(self, place: Place, patience_s: float = JOIN_S) -> None:
         until = time.monotonic() + patience_s
         while True:
             try:
-                self._wire = Wire(socket.create_connection((place.addresses[0], port), BEAT_S))
+                self._wire = Wire(socket.create_connection((place.addresses[0], place.meeting_port), BEAT_S))
                 break
             except OSError:
                 if time.monotonic() > until:

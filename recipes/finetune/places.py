@@ -17,8 +17,8 @@ from recipes.contract import RecipeExit, RecipeFailure
 NODE, NODES = "SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"
 ADDRESSES, GPUS = "SKYPILOT_NODE_IPS", "SKYPILOT_NUM_GPUS_PER_NODE"
 HERE = "127.0.0.1"
-#: Where node 0 meets the others; which ports training itself takes is told there.
-MEETING_PORT = 29400
+#: Where node 0 meets the others, unless MASTER_PORT says another; which port training itself takes is told there.
+MEETING_PORT, PORT = 29400, "MASTER_PORT"
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Place:
     node: int = 0
     nodes: int = 1
     addresses: tuple[str, ...] = (HERE,)  # of every machine, node 0's first
+    meeting_port: int = MEETING_PORT
 
     @property
     def world(self) -> int:
@@ -54,7 +55,7 @@ def place_of(devices: int | Literal["auto"], told: Mapping[str, str]) -> Place:
             f"{NODES} is {nodes}, {NODE} is {node} and {ADDRESSES} names {len(addresses)} machines: start it as "
             "SkyPilot does, once on each machine, with the addresses of all",
         )
-    return Place(each, node, nodes, addresses)
+    return Place(each, node, nodes, addresses, _number(told, PORT, MEETING_PORT))
 
 
 def _number(told: Mapping[str, str], name: str, otherwise: int) -> int:

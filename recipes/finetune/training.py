@@ -318,7 +318,7 @@ class Training:
         size = max(self.plan.batch_size, 8)
         while True:
             try:
-                with self.world.alone():
+                with self.world.alone(self.model):
                     return transcribe_files(self.model, [row.audio for row in rows], size)
             except Exception as error:
                 if not is_out_of_memory(error) or size == 1:

@@ -51,7 +51,7 @@ class World:
         return value
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, model: Any) -> Iterator[None]:
         """While the first process works and the others wait: no library may look for them meanwhile."""
         yield
 
@@ -112,18 +112,22 @@ class ManyProcesses(World):
         return None if held < 0 else float(held)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, model: Any) -> Iterator[None]:
         """While the first process works and the others wait: no library may look for them meanwhile.
 
         NeMo's encoders agree on the longest clip in every forward pass where torch.distributed is initialized
-        (ConformerEncoder.update_max_seq_length, 3.0.0), in transcribing too: it would wait for ever.
+        (ConformerEncoder.update_max_seq_length), in transcribing too, and would wait for ever. Its transcribe() reads
+        only this process's part of the files, by the model's world_size (ctc_bpe_models.py) or, in Lhotse's samplers,
+        by the environment. NeMo 3.0.0, Lhotse 1.33.
         """
-        initialized = dist.is_initialized
-        dist.is_initialized = lambda: False
+        initialized, size = dist.is_initialized, model.world_size
+        told = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+        dist.is_initialized, model.world_size = (lambda: False), 1
         try:
             yield
         finally:
-            dist.is_initialized = initialized
+            dist.is_initialized, model.world_size = initialized, size
+            os.environ.update(told)
 
     def trainer_settings(self) -> dict[str, Any]:
         """What Lightning's Trainer needs to train so.
