@@ -206,23 +206,35 @@ def fault_of_base(spec: BaseModel) -> tuple[str, str] | None:
         return "a base on this machine must be a .nemo file.", "Name the file itself, or a pretrained model."
     if looks_like_path(base) and not Path(base).is_file():
         return "no such .nemo file.", "Give a path relative to the job file, or a pretrained name."
-    harm = _harm_in(Path(base)) if looks_like_path(base) else None
+    trusted = getattr(spec, "trust_base", None)
+    if trusted is not None and not looks_like_path(base):
+        return "trust_base is for a .nemo file of yours, not for a pretrained name.", "Remove it, or name the file."
+    harm = _harm_in(Path(base), trusted) if looks_like_path(base) else None
     if harm is not None:
-        return harm, "Get it from who made it, and save it with NeMo."
+        return harm
     reason = refusal(base)
     if reason is not None and not getattr(spec, "allow_unsupported_base", False):
         return reason, ""
     return None
 
 
-def _harm_in(path: Path) -> str | None:
-    """What a .nemo would do beside being a model, if anything. One that is merely broken, the recipe tells of."""
-    from recipes.models.archive import BadModelFile, HarmfulModelFile, read_config
+def _harm_in(path: Path, trusted: str | None) -> tuple[str, str] | None:
+    """What a .nemo would do beside being a model, if anything, and the fix. Of a broken one the recipe tells.
 
+    `trusted`: the SHA-256 of a file whose weights may run programs.
+    """
+    from recipes.models.archive import BadModelFile, ForeignWeights, HarmfulModelFile, read_config
+
+    fix = "Get it from who made it, and save it with NeMo."
     try:
-        read_config(path)
+        read_config(path, trusted=trusted)
+    except ForeignWeights as error:
+        words = str(error).removeprefix(f"{path}: ")
+        if trusted is not None:
+            words = f"trust_base is another file's SHA-256, and {words}"
+        return f"{words}.", f"{fix} To let its maker's programs run where it is loaded: trust_base: {error.sha256}"
     except HarmfulModelFile as error:
-        return f"{str(error).removeprefix(f'{path}: ')}."
+        return f"{str(error).removeprefix(f'{path}: ')}.", fix
     except BadModelFile:
         return None
     return None

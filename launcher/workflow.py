@@ -79,7 +79,7 @@ def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *
             with suppress(OSError):  # another launcher's by now
                 home.root.rmdir()
         raise
-    prepared = replace(prepared, warnings=(*prepared.warnings, *_losses(job)))
+    prepared = replace(prepared, warnings=(*prepared.warnings, *_trusted(job), *_losses(job)))
     remaining, measured = _remembered(home, clock, caps)
     if unspent:
         remaining = {cap: getattr(caps, cap) for cap in CAPS}
@@ -125,6 +125,17 @@ def refuse_faulty(manifest: Path) -> None:
         raise BadInputError(
             first.problem, fix=f"{first.fix}{rest}", file=manifest, line=first.line, key=first.field or ""
         )
+
+
+def _trusted(job: Job) -> list[str]:
+    """What is said where a base may run its maker's programs."""
+    if getattr(job.spec, "trust_base", None) is None:
+        return []
+    base = Path(str(getattr(job.spec, "base", "") or getattr(job.spec, "model", ""))).name
+    return [
+        f"trust_base: loading {base} runs programs of whoever made it, on the machine that the job runs on: they can "
+        "do there what you can, and read the job's data. Trust them with this computer, or let it run elsewhere"
+    ]
 
 
 def _losses(job: Job) -> list[str]:

@@ -43,7 +43,7 @@ def steps_of(plan: Plan) -> list[Step]:
     }
     paths = ("train_manifest", "validation_manifest", "general_manifest", "general_validation_manifest")
     return [
-        _evaluate(BEFORE, base, base_is_file, has_general, {}),
+        _evaluate(BEFORE, base, base_is_file, has_general, {"trust_base": plan.spec.get("trust_base")}),
         Step(FINETUNE, "finetune", finetune, (*paths, "base") if base_is_file else paths, {"": "validation"}),
         _evaluate(AFTER, f"out/{FINETUNE}/{TUNED}", True, has_general, {}),
     ]

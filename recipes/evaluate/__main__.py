@@ -79,7 +79,8 @@ def _from_model(spec: EvaluateSpec, out: Path, events: EventLog) -> dict[str, tu
     def warn(message: str) -> None:
         events.emit("warning", message=message)
 
-    transcriber = Transcriber(open_model(str(spec.model), spec.device, out / "nemo.log"), spec, warn)
+    model = open_model(str(spec.model), spec.device, out / "nemo.log", spec.trust_base)
+    transcriber = Transcriber(model, spec, warn)
     events.emit("phase", name="transcribing")
     everything = [clip for rows in sets.values() for _, clip in rows]
     began = time.monotonic()

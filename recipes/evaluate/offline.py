@@ -19,14 +19,14 @@ from recipes.evaluate.spec import DecodingSpec
 BATCHES_A_CALL = 8  # how often progress shows: transcribe() itself tells nothing until it is done
 
 
-def open_model(name: str, device: str = "auto", log: Path | None = None) -> Any:
+def open_model(name: str, device: str = "auto", log: Path | None = None, trusted: str | None = None) -> Any:
     """A NeMo model from a .nemo file or a pretrained name, ready to transcribe; NeMo's words go to `log`."""
     from recipes.models import opening
     from recipes.models.quiet import import_nemo_quietly
 
     is_path = name.endswith(".nemo") or Path(name).is_file()
     try:
-        opening.check_base(name, is_path=is_path, allow_unsupported=True)
+        opening.check_base(name, is_path=is_path, allow_unsupported=True, trusted=trusted)
     except RecipeFailure as failure:
         raise RecipeFailure(failure.code, f"model {failure.message.removeprefix('base: ')}") from failure
     import_nemo_quietly(log)
@@ -35,7 +35,7 @@ def open_model(name: str, device: str = "auto", log: Path | None = None) -> Any:
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeFailure(RecipeExit.BAD_INPUT, "device: cuda was asked for, and there is no CUDA GPU here.")
     try:
-        model = opening.open_model(name, is_path=is_path)
+        model = opening.open_model(name, is_path=is_path, trusted=trusted)
     except RecipeFailure as failure:
         message = failure.message.removeprefix("base: ").removeprefix("base ")
         raise RecipeFailure(failure.code, f"model {message}") from failure

@@ -30,6 +30,9 @@ class EvaluateSpec(DecodingSpec):
     """Which model on which rows. Give `model`, or `hypotheses` to score transcripts made elsewhere."""
 
     model: str | None = Field(None, description="a .nemo file, or a pretrained name such as nvidia/parakeet-…")
+    trust_base: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of a .nemo whose weights may run its maker's programs"
+    )
     hypotheses: str | None = Field(None, description="JSONL of audio_filepath, pred_text to score instead")
     manifest: str = Field(description="NeMo manifest of the rows to score; relative audio is relative to it")
     general_manifest: str | None = Field(

@@ -58,7 +58,8 @@ def _work(spec: FinetuneSpec, out: Path, *, several: bool = False) -> tuple[Reci
     events = EventLog(out)
     events.emit("phase", name="loading")
     sets = load_sets(spec, lambda message: events.emit("warning", message=message))
-    check_base(spec.base, is_path=spec.base_is_path, allow_unsupported=spec.allow_unsupported_base)
+    check_base(spec.base, is_path=spec.base_is_path, allow_unsupported=spec.allow_unsupported_base,
+               trusted=spec.trust_base)  # fmt: skip
     import_nemo_quietly(out / "nemo.log")  # takes seconds: only once the input is known to be good
     from recipes.finetune.run import finetune
 

@@ -95,7 +95,7 @@ def finetune(
     for name in (COMPLETE, RESULT):
         (out / name).unlink(missing_ok=True)
     scratch_in(run.work / "scratch")
-    model = open_model(spec.base, is_path=spec.base_is_path)
+    model = open_model(spec.base, is_path=spec.base_is_path, trusted=spec.trust_base)
     facts = facts_of(model)
     training = _training(run, model, facts)
     stop.arm()

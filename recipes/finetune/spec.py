@@ -129,6 +129,11 @@ class FinetuneSpec(BaseModel):
     allow_unsupported_base: bool = Field(
         default=False, description="Try a base that the table of bases advises against."
     )
+    trust_base: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of a .nemo whose weights may run its maker's programs, where the job runs.",
+    )
 
     @model_validator(mode="after")
     def _durations_in_order(self) -> Self:

@@ -1,8 +1,8 @@
 """Looks into a .nemo before anything unpacks it: a tar with a config and weights, and nothing that could do harm.
 
 Needs no torch. A .nemo holds a YAML config whose `_target_` keys name classes to build, and a pickled state
-dict; both come from strangers. There is no way to load one all the same: weights that NeMo saved are plain tensors,
-and so need none.
+dict; both come from strangers. Weights that NeMo saved are plain tensors. Others run their maker's programs when they
+are loaded: that is done for a file that is trusted by its very SHA-256, and for nothing else that is wrong with one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import re
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
-from recipes.models.pickles import ForeignPickle, check_torch_file
+from recipes.contract import sha256_of
+from recipes.models.pickles import ForeignCode, ForeignPickle, check_torch_file
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 
@@ -37,11 +38,20 @@ class HarmfulModelFile(BadModelFile):
     """One that would do something else than be a model: write elsewhere, run a program, fill a disk."""
 
 
-def read_config(path: Path) -> dict[str, Any]:
+class ForeignWeights(HarmfulModelFile):
+    """Sound but for weights that run programs when loaded; `trusted`, the file's SHA-256, would let it pass."""
+
+    def __init__(self, message: str, sha256: str) -> None:
+        super().__init__(message)
+        self.sha256 = sha256
+
+
+def read_config(path: Path, *, trusted: str | None = None) -> dict[str, Any]:
     """The model config of a .nemo after checking every member of the archive.
 
     Raises BadModelFile for anything but a readable tar (plain or gzip) with a config and weights, for members
-    with absolute or climbing paths, links or devices, and for classes outside NeMo and torch.
+    with absolute or climbing paths, links or devices, for classes outside NeMo and torch, and for weights that are
+    more than tensors, unless `trusted` is the SHA-256 of this very file.
     """
     if not path.is_file():
         raise BadModelFile(f"{path}: no such file")
@@ -56,7 +66,7 @@ def read_config(path: Path) -> dict[str, Any]:
             text = config_file.read().decode("utf-8") if config_file else ""
             if weights_file is None or not zipfile.is_zipfile(weights_file):
                 raise BadModelFile(f"{path}: its {WEIGHTS} is not a torch file")
-            check_torch_file(weights_file, by_name[WEIGHTS].size)
+            _check_weights(path, weights_file, by_name[WEIGHTS].size, trusted)
     except ForeignPickle as error:
         raise HarmfulModelFile(
             f"{path}: its {WEIGHTS} is more than weights: {error}; not loaded. NeMo's own hold tensors alone"
@@ -75,6 +85,18 @@ def read_config(path: Path) -> dict[str, Any]:
         raise HarmfulModelFile(f"{path}: its {CONFIG} reads the environment; not loaded")
     _check_classes(path, config)
     return config
+
+
+def _check_weights(path: Path, file: IO[bytes], size: int, trusted: str | None) -> None:
+    try:
+        check_torch_file(file, size)
+    except ForeignCode as error:
+        found = sha256_of(path)
+        if trusted == found:
+            return
+        raise ForeignWeights(
+            f"{path}: its {WEIGHTS} is more than weights: {error}; not loaded. NeMo's own hold tensors alone", found
+        ) from error
 
 
 def _members(path: Path, archive: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:

@@ -24,7 +24,7 @@ class ModelFacts:
     parameters: int
 
 
-def check_base(base: str, *, is_path: bool, allow_unsupported: bool) -> None:
+def check_base(base: str, *, is_path: bool, allow_unsupported: bool, trusted: str | None = None) -> None:
     """Look at a base before NeMo, which takes seconds to import, is asked to open it.
 
     Raises RecipeFailure(BAD_INPUT) with one line for a refused base and for a missing, broken or foreign file.
@@ -33,31 +33,33 @@ def check_base(base: str, *, is_path: bool, allow_unsupported: bool) -> None:
     if reason is not None and not allow_unsupported:
         raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {reason}")
     if is_path:
-        _check_file(Path(base))
+        _check_file(Path(base), trusted)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, trusted: str | None) -> None:
     try:
-        read_config(path)
+        read_config(path, trusted=trusted)
     except BadModelFile as error:
         raise RecipeFailure(RecipeExit.BAD_INPUT, f"base: {error}") from error
 
 
-def open_model(base: str, *, is_path: bool) -> Any:
+def open_model(base: str, *, is_path: bool, trusted: str | None = None) -> Any:
     """A NeMo ASR model that `check_base` has passed, on the GPU if there is one, else on CPU.
+
+    `trusted`: the SHA-256 of a file that may run its maker's programs.
 
     Raises RecipeFailure(BAD_INPUT) for a file NeMo cannot restore, a name that cannot be found (or not without
     a network), a model that is not ASR.
     """
     if is_path:
-        _check_file(Path(base))
+        _check_file(Path(base), trusted)
     import torch
     from nemo.collections.asr.models import ASRModel
 
-    from recipes.models.guarded import GuardedConnector
+    from recipes.models.guarded import GuardedConnector, TrustingConnector
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    connector = GuardedConnector()
+    connector = TrustingConnector(trusted) if is_path and trusted else GuardedConnector()
     try:
         model = (
             ASRModel.restore_from(base, map_location=device, save_restore_connector=connector)

@@ -35,6 +35,10 @@ class ForeignPickle(Exception):  # noqa: N818  (says what it is about)
     """A torch file that would do more than rebuild tensors, or is built so that two readers may see two files."""
 
 
+class ForeignCode(ForeignPickle):
+    """A sound torch file whose pickle calls something: loading it runs what its maker wrote."""
+
+
 def check_torch_file(file: IO[bytes], size: int) -> None:
     """Raise ForeignPickle unless loading this torch file (a zip, `size` bytes) only rebuilds tensors.
 
@@ -52,7 +56,7 @@ def check_torch_file(file: IO[bytes], size: int) -> None:
             raise ForeignPickle("its data.pkl is too large to describe weights")
         foreign = foreign_parts(archive.read(pickles[0]))
     if foreign:
-        raise ForeignPickle(f"loading it would call {', '.join(foreign[:5])}")
+        raise ForeignCode(f"loading it would call {', '.join(foreign[:5])}")
 
 
 def foreign_parts(pickle: bytes) -> list[str]:

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from launcher.errors import BadInputError
 from launcher.job import load_job
+from launcher.workflow import _trusted
+from recipes.contract import sha256_of
 from recipes.models.archive import BadModelFile, HarmfulModelFile, read_config
 from recipes.models.pickles import foreign_parts
 
@@ -110,6 +112,37 @@ def test_a_harmful_base_is_refused_when_its_job_is_read(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_weights_that_run_programs_pass_for_the_very_file_that_is_trusted_and_nothing_else_does(
+    tmp_path: Path,
+) -> None:
+    foreign, marker = tmp_path / "foreign.nemo", tmp_path / "touched"
+    nemo(foreign, torch_file(pickle.dumps(Runs(marker), protocol=2)))
+    sha256 = sha256_of(foreign)
+    (tmp_path / "m.jsonl").write_text("{}\n")
+    job = tmp_path / "job.yaml"
+    text = "recipe: finetune\nspec: {base: %s%s}\ndata: {manifest: m.jsonl}\n"
+
+    def told(trust: str, base: str = "./foreign.nemo") -> str:
+        job.write_text(text % (base, f", trust_base: '{trust}'" if trust else ""))
+        with pytest.raises(BadInputError) as error:
+            load_job(job)
+        return str(error.value)
+
+    assert f"trust_base: {sha256}" in told("")
+    assert "another file's SHA-256" in told("0" * 64)
+    assert "trust_base" in told("yes")
+    assert "not for a pretrained name" in told(sha256, "nvidia/parakeet-tdt-0.6b-v2")
+    job.write_text(text % ("./foreign.nemo", f", trust_base: '{sha256}'"))
+    assert load_job(job).spec.trust_base == sha256  # type: ignore[attr-defined]
+    (warning,) = _trusted(load_job(job))
+    assert "loading foreign.nemo runs programs of whoever made it" in warning
+    for name, content in (("two", torch_file(HARMLESS, HARMLESS)), ("packed", torch_file(HARMLESS, how=8))):
+        path = nemo(tmp_path / f"{name}.nemo", content)
+        with pytest.raises(HarmfulModelFile, match="more than weights"):
+            read_config(path, trusted=sha256_of(path))
+    assert not marker.exists()
+
+
 IN_NEMO = """
 import json, sys, torch
 from pathlib import Path
@@ -129,6 +162,30 @@ for name, call in {
         told[name] = "loaded"
     except Exception as error:
         told[name] = f"{type(error).__name__}: {error}"
+# A model that loads, with a program among its weights: harmless but for that it runs.
+import hashlib, io, os, tarfile
+marker, foreign = Path(evil).with_name("ran"), Path(evil).with_name("trusted.nemo")
+class Runs:
+    def __reduce__(self):
+        return os.system, (f"touch {marker}",)
+with tarfile.open(good) as real, tarfile.open(foreign, "w") as made:
+    for info in real.getmembers():
+        content = real.extractfile(info)
+        held = content.read() if content else b""
+        if info.name.endswith("model_weights.ckpt"):
+            state = torch.load(io.BytesIO(held), weights_only=True)
+            state._metadata = {**getattr(state, "_metadata", {}), "extra": Runs()}
+            torch.save(state, kept := io.BytesIO())
+            held = kept.getvalue()
+        info.size = len(held)
+        made.addfile(info, io.BytesIO(held))
+for name, sha256 in (("no word", None), ("of another", "0" * 64),
+                     ("of this very file", hashlib.sha256(foreign.read_bytes()).hexdigest())):
+    try:
+        open_model(str(foreign), is_path=True, trusted=sha256)
+        told[name] = f"loaded, ran: {marker.exists()}"
+    except RecipeFailure as error:
+        told[name] = f"{error}, ran: {marker.exists()}"
 print("TOLD" + json.dumps(told))
 """
 
@@ -155,6 +212,10 @@ def test_nemo_itself_never_sees_a_harmful_file_and_opens_a_good_one(
     assert "more than weights" in told["ours"]
     assert "more than weights" in told["fetched by name"]
     assert "loaded" not in told["the weights alone"]
+    for untrusted in ("no word", "of another"):
+        assert "more than weights" in told[untrusted]
+        assert told[untrusted].endswith("ran: False")
+    assert told["of this very file"] == "loaded, ran: True"
     assert not marker.exists()
     (tmp_path / "spec.json").write_text(json.dumps({"model": str(tmp_path / "evil.nemo"), "manifest": "m.jsonl"}))
     argv = [str(recipe_python), "-m", "recipes.evaluate", str(tmp_path / "spec.json"), str(tmp_path / "out")]
