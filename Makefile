@@ -14,7 +14,7 @@ help:
 	@echo "make test-nemo27   models restore in NeMo 2.7.3, too (builds .venv-nemo27)"
 	@echo "make test-ledger   64 processes x 50 rounds against one cap, on SQLite and PostgreSQL, killed at random"
 	@echo "make faults  kill us at every failpoint on a simulated cloud (as root; hours; CASES='runpod resume 0:40')"
-	@echo "make test-skypilot   every row of the providers' conformance suite through SkyPilot, too"
+	@echo "make test-skypilot   every row of the providers' conformance suite through SkyPilot, too, and two machines as one job"
 	@echo "make test-ci-cancel   50 CI runs cancelled at random moments of renting, and what the reaper leaves of them"
 	@echo "make test-sentinel   runners killed on rented machines of the simulated cloud, a disk that is full (as root)"
 	@echo "make test-together   training in several processes and on several machines, every kind of base"
@@ -65,6 +65,7 @@ faults: env
 # A launch through SkyPilot takes half a minute and most rows need one: make test runs those that matter most.
 test-skypilot: env
 	LAUNCHER_TEST_WHOLE=1 $(VENV)/python -m pytest tests/launcher/providers/test_provider_conformance.py -k skypilot
+	LAUNCHER_TEST_WHOLE=1 $(VENV)/python -m pytest tests/launcher/run/test_several_machines.py
 
 # The cancelled CI runs and the shut laptops at their full number (as root; make test cancels three, and shuts two).
 test-ci-cancel: env

@@ -25,6 +25,7 @@ from launcher.offers import Market, ask_market
 from launcher.offers.offer import Offer
 from launcher.plan import Plan, Wishes, make_plan, plan_of
 from launcher.plan.choose import Purse
+from launcher.plan.nodes import refuse_nodes
 from launcher.prepare import Prepared, prepare
 from launcher.providers.traits import allowed_providers
 from launcher.runner.control import ask_to_stop, is_running, spawn, stop_asked
@@ -215,12 +216,10 @@ def refuse_unrentable(plan: Plan, home: Home, clock: Clock) -> None:
             f"this launcher cannot rent at {offer.provider}{through} yet; the plan is right, but nothing can be "
             "created.", key="provider", value=offer.provider, fix="Choose another: --provider local.",
         )  # fmt: skip
-    if plan.nodes > 1:
-        raise RefusedError(
-            f"{plan.nodes} machines as one job can be planned, but this launcher rents one a run. {NOTHING}",
-            key="resources.nodes", value=plan.nodes, fix="Take several GPUs in one machine: nodes: 1.",
-        )  # fmt: skip
-    why = provider_named(offer.provider, home, clock, offer.via).unusable()
+    provider = provider_named(offer.provider, home, clock, offer.via)
+    if offer.nodes > 1:
+        refuse_nodes(plan, provider)
+    why = provider.unusable()
     if why is not None:
         raise RefusedError(f"nothing can be rented at {offer.provider} from here: {why} {NOTHING}")
     refuse_live(offer)

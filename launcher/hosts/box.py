@@ -34,7 +34,8 @@ Ask = dict[str, Any]
 def serve(ask: Ask, supervisor: str) -> dict[str, Any]:
     """Do what is asked. What the machine says no to comes back as `error`: missing, or os with the reason."""
     verbs = {"read": read, "start": start, "status": status, "signal": signal, "running": running, "wipe": wipe,
-             "clear": clear, "prepare": prepare, "place": place, "lend": lend, "returned": returned}  # fmt: skip
+             "clear": clear, "expect": expect, "prepare": prepare, "place": place, "lend": lend,
+             "returned": returned}  # fmt: skip
     with suppress(OSError):  # the machine's watchdog: somebody of ours is there
         (Path(ask["root"]) / "steps" / "watchdog" / "heard").touch()
     try:
@@ -64,11 +65,7 @@ def start(root: Path, ask: Ask) -> dict[str, Any]:
             return {}
         (step_dir / "exit.json").unlink(missing_ok=True)  # an earlier attempt's end is not this one's
         _note(step_dir, {**asked, "start": ask["token"]})  # before it starts: it may end before we can say so
-        script = root / ".host" / "supervise.py"
-        _private(script.parent)
-        part = script.with_name(f".supervise.{os.getpid()}")
-        part.write_text(ask["supervisor"], encoding="utf-8")
-        part.replace(script)
+        script = _supervisor(root, ask["supervisor"])
         env = {name: os.environ[name] for name in ask["passed"] if name in os.environ}
         process = subprocess.Popen(
             [ask["python"], "-I", str(script), str(step_dir), "--", *ask["argv"]],
@@ -112,6 +109,17 @@ def clear(root: Path, ask: Ask) -> dict[str, Any]:
         raise OSError(f"{', '.join(held)} still runs here")
     for path in (*(_step_dir(root, name) for name in ask["steps"]), root / "out", root / "specs"):
         _remove(path)
+    return {}
+
+
+def expect(root: Path, ask: Ask) -> dict[str, Any]:
+    """Make ready for a step that somebody else starts here, with `.host/supervise.py`: as if it never had run."""
+    step_dir = _step_dir(root, ask["step"])
+    if supervise.status(step_dir)[0] == "running":
+        raise OSError(f"{ask['step']} still runs here")
+    for name in ("lock", "alive.json", "exit.json"):
+        (step_dir / name).unlink(missing_ok=True)
+    _supervisor(root, ask["supervisor"])
     return {}
 
 
@@ -193,6 +201,16 @@ def _asked(step_dir: Path) -> Iterator[Ask]:
     with (step_dir / "asked.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield supervise.read_json(step_dir / "asked.json") or {}
+
+
+def _supervisor(root: Path, text: str) -> Path:
+    """The supervisor's script on this machine."""
+    script = root / ".host" / "supervise.py"
+    _private(script.parent)
+    part = script.with_name(f".supervise.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(script)
+    return script
 
 
 def _note(step_dir: Path, asked: Ask) -> None:

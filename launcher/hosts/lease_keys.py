@@ -1,6 +1,7 @@
 """A lease's own ssh keys: a fresh pair, the machine's pinned key, and a configuration that reads nothing else.
 
 key, key.pub   ed25519, made for this lease, removed with it
+node-N/        the same pair for each further machine of the lease, with that machine's own known_hosts and ssh_config
 known_hosts    one line, once the machine's key is known: from the provider, or from the first contact
 ssh_config     for OpenSSH (rsync speaks through it): `cd FOLDER && ssh -F ssh_config lease`. Names in it are
                relative, so that no path, whatever is in it, has to be quoted twice.
@@ -20,6 +21,7 @@ from launcher.redact import learn_key
 from recipes.contract import write_atomic
 
 ALIAS = "lease"
+NODE = "node-"
 _KEY_LINE = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp(?:256|384|521)|ssh-rsa) ([A-Za-z0-9+/]+=*)")
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*|::[A-Za-z0-9:.]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*")
@@ -70,6 +72,24 @@ class LeaseKeys:
             file.write(secret)
         learn_key(keys.private)
         write_atomic(keys.private.with_suffix(".pub"), " ".join([public, *comment.split()[:1]]) + "\n")
+        return keys
+
+    @effect("keys.copy")
+    def of_node(self, rank: int) -> LeaseKeys:
+        """This lease's pair as it is used for its machine number `rank`, whose own key is pinned beside it.
+
+        Number 0 is the first machine, whose files lie in the folder itself.
+        """
+        if rank == 0:
+            return self
+        keys = LeaseKeys(self.folder / f"{NODE}{rank}")
+        keys.folder.mkdir(mode=0o700, exist_ok=True)
+        if not (keys.private.exists() and keys.private.with_suffix(".pub").exists()):
+            keys.private.unlink(missing_ok=True)
+            handle = os.open(keys.private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.private.read_bytes())
+            write_atomic(keys.private.with_suffix(".pub"), self.public + "\n")
         return keys
 
     @property
@@ -134,6 +154,8 @@ class LeaseKeys:
             (self.folder / name).unlink(missing_ok=True)
         for socket in self.folder.glob("shared-*"):  # of a process that was killed
             socket.unlink(missing_ok=True)
+        for node in self.folder.glob(f"{NODE}*"):
+            LeaseKeys(node).destroy()
 
 
 def fingerprint(line: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 
 from launcher.clock import Clock
 from launcher.errors import BadInputError
+from launcher.hosts.gang import Gang
 from launcher.hosts.lease_keys import Address, LeaseKeys
 from launcher.hosts.link import Patience
 from launcher.hosts.ssh import SshHost
@@ -22,6 +24,15 @@ def rented_host(address: Address, keys: LeaseKeys, label: str, clock: Clock,
     python = f"{home}/{ENVIRONMENT}/bin/python"
     patience = patience or Patience(total_s=line_patience_s())
     return SshHost(address, keys, f"{home}/parakeet/{label}", python, clock, patience=patience)
+
+
+def rented_hosts(addresses: Sequence[Address], keys: LeaseKeys, label: str, clock: Clock) -> SshHost:
+    """The machines of one lease, the first of them first: one host where there is one, else a gang."""
+    head = rented_host(addresses[0], keys, label, clock)
+    if len(addresses) == 1:
+        return head
+    others = [rented_host(one, keys.of_node(n), label, clock) for n, one in enumerate(addresses[1:], start=1)]
+    return Gang(head, others)
 
 
 def line_patience_s() -> float:

@@ -171,6 +171,14 @@ class SshHost:
         """Remove these steps, what they made and their specs."""
         self._ask("clear", steps=list(steps))
 
+    @effect("host.expect")
+    def expect(self, step: str) -> None:
+        """Make ready for a step that is started on the machine by somebody else: it counts as absent until then.
+
+        Raises HostError where it still runs.
+        """
+        self._ask("expect", step=step)
+
     @effect("host.wipe")
     def wipe(self) -> None:
         """Remove the lease's folder. Space that was freed is the provider's to overwrite: no program there can."""

@@ -1,12 +1,21 @@
-"""Several machines as one job: an offer's prices are then those of all of them."""
+"""Several machines as one job: an offer's prices are then those of all of them; and where they cannot be had."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
+from launcher.errors import RefusedError
 from launcher.money import Usd
 from launcher.offers.offer import Offer
 from launcher.providers.traits import traits_of
+
+if TYPE_CHECKING:
+    from launcher.plan.model import Plan
+    from launcher.providers.base import Provider
+
+RENTED = False  # until the whole way is walked by a test, from the YES to the release
+_NOTHING = "Nothing was created and nothing was reserved."
 
 
 def of_nodes(offers: Iterable[Offer], nodes: int) -> Iterator[Offer]:
@@ -24,3 +33,25 @@ def of_nodes(offers: Iterable[Offer], nodes: int) -> Iterator[Offer]:
             "disk_usd_per_gb_month": Usd(offer.disk_usd_per_gb_month * nodes),
             "usd_per_gb_down": Usd(offer.usd_per_gb_down * nodes),
         })  # fmt: skip
+
+
+def refuse_nodes(plan: Plan, provider: Provider) -> None:
+    """Raise RefusedError where several machines as one job cannot be had, or would be paid for nothing."""
+    from launcher.providers.base import StartsTogether
+
+    nodes = plan.choice.offer.nodes
+    if not RENTED:
+        raise RefusedError(
+            f"{nodes} machines as one job can be planned, but this launcher rents one a run. {_NOTHING}",
+            key="resources.nodes", value=nodes, fix="Take several GPUs in one machine: nodes: 1.",
+        )  # fmt: skip
+    if not isinstance(provider, StartsTogether) or not provider.traits.many_nodes:
+        raise RefusedError(
+            f"{provider.name} rents no {nodes} machines as one job through this launcher. {_NOTHING}",
+            key="resources.nodes", value=nodes, fix="Take several GPUs in one machine: nodes: 1.",
+        )  # fmt: skip
+    if plan.recipe != "finetune":
+        raise RefusedError(
+            f"only training is spread over several machines: {plan.recipe} would use one of {nodes}. {_NOTHING}",
+            key="resources.nodes", value=nodes, fix="Take one machine: nodes: 1.",
+        )  # fmt: skip

@@ -7,7 +7,7 @@ was left out. Here stands what is concluded from that: present, absent, unknown.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -15,10 +15,10 @@ from launcher.clock import Clock
 from launcher.home import Home
 from launcher.hosts.base import Host
 from launcher.hosts.lease_keys import Address, LeaseKeys
-from launcher.hosts.rented import rented_host
+from launcher.hosts.rented import rented_hosts
 from launcher.offers.source import NotAskedError
 from launcher.providers.asking import CREATE_S
-from launcher.providers.base import Listing, Machine, Presence, ProviderError
+from launcher.providers.base import Listing, Machine, Presence, ProviderError, as_one, each_of
 from launcher.providers.known import Known
 from launcher.providers.traits import Traits, traits_of_provider
 
@@ -80,13 +80,16 @@ class AccountProvider(ABC, Generic[OneLook]):
         found = [m for ref, m in look.machines.items() if ref in refs or self._carries(m, label)]
         if found:
             account = self._known.account_of(label, look.account)
-            machine = replace(found[0], label=label, facts={**found[0].facts, "account": account})
-            self._known.learn(label, ref=machine.ref, account=account)
-            return Presence.PRESENT, machine
+            for one in found:
+                self._known.learn(label, ref=one.ref, account=account)
+            machine = as_one(sorted(found, key=self._rank))
+            return Presence.PRESENT, replace(machine, label=label, facts={**machine.facts, "account": account})
         if not self._known.is_account_of(label, look.account):
             return Presence.UNKNOWN, None  # another account's truth, for all that is known here
         if refs:
             unseen = self._is_young(label) and not set(refs) <= self._deleted
+            # One of several that was never shown may be there all the same.
+            unseen = unseen or not (self._known.are_all(label) or self._leaves_nothing_out(look))
             return (Presence.UNKNOWN if unseen else Presence.ABSENT), None
         return (Presence.ABSENT if self._leaves_nothing_out(look) else Presence.UNKNOWN), None
 
@@ -105,15 +108,15 @@ class AccountProvider(ABC, Generic[OneLook]):
     def destroy(self, machine: Machine) -> None:
         """Delete it, also any other machine that carries the label; that one is unknown there is no proof."""
         self._known.meet(machine)
-        doomed = [machine.ref]
-        self._ending.add(machine.ref)
+        doomed = [one.ref for one in each_of(machine)]
+        self._ending.update(doomed)
         try:
             look = self._look(doomed)
         except ProviderError:
             look = None
         ours = look is None or self._known.is_account_of(machine.label, look.account)
         if look is not None and ours:
-            doomed += [r for r, m in look.listed.items() if r != machine.ref and self._carries(m, machine.label)]
+            doomed += [r for r, m in look.listed.items() if r not in doomed and self._carries(m, machine.label)]
         for ref in doomed:
             if self._delete(ref, look):
                 self._deleted.add(ref)
@@ -150,6 +153,10 @@ class AccountProvider(ABC, Generic[OneLook]):
     def _carries(self, machine: Machine, label: str) -> bool:
         return machine.label == label
 
+    def _rank(self, machine: Machine) -> Any:
+        """What the machines of one lease are sorted by: the first of them is the one that speaks for all."""
+        return machine.ref
+
     def _label_of(self, machine: Machine) -> str:
         """The label of a listed machine that is not known by its id."""
         return machine.label
@@ -158,12 +165,24 @@ class AccountProvider(ABC, Generic[OneLook]):
 
     def _host(self, machine: Machine, facts: dict[str, Any], keys: LeaseKeys) -> Host | None:
         """The host behind the address in `facts["ssh"]`; None while there is none that makes sense."""
-        address = facts.get("ssh")
-        try:
-            found = Address(str(address[0]), int(address[1])) if address else None
-        except (ValueError, TypeError, IndexError):
+        found = _door(facts)
+        return rented_hosts([found], keys, machine.label, self._clock) if found else None
+
+    def _hosts(self, machine: Machine, nodes: Sequence[Machine], keys: LeaseKeys) -> Host | None:
+        """The host of a lease of one or several machines, by rank; None until each asked for has an address."""
+        doors = [door for door in (_door(one.facts) for one in nodes) if door is not None]
+        if not doors or len(doors) < len(self._known.refs(machine.label)) or not self._known.are_all(machine.label):
             return None
-        return rented_host(found, keys, machine.label, self._clock) if found else None
+        return rented_hosts(doors, keys, machine.label, self._clock)
 
     def _is_young(self, label: str) -> bool:
         return self._known.is_young(label, self._clock.now(), self.traits.listing_lag_s)
+
+
+def _door(facts: dict[str, Any]) -> Address | None:
+    """Where a machine's ssh server answers, where that makes sense."""
+    address = facts.get("ssh")
+    try:
+        return Address(str(address[0]), int(address[1])) if address else None
+    except (ValueError, TypeError, IndexError):
+        return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
+from launcher.clock import parse_iso
 from launcher.errors import ExitCode, LauncherError
 from launcher.hosts.base import Host
 from launcher.hosts.lease_keys import LeaseKeys
@@ -48,7 +50,9 @@ class Machine:
 
     `usd_per_hour` is for the machine without its disk, as an Offer's is. `facts` are JSON, kept in the ledger, so
     that another process, days later, connects, charges and destroys with no other memory. Those that all share:
-    `billed_from`, `ended_at` (ISO 8601 UTC, where the provider says them or we asked), `disk_usd_per_hour`.
+    `billed_from`, `ended_at` (ISO 8601 UTC, where the provider says them or we asked), `disk_usd_per_hour`. A lease
+    of several machines is one Machine, its first: rate and disk are those of all, and `nodes` in its facts says for
+    each, the first one first: `ref`, `usd_per_hour` and the facts that differ.
     """
 
     ref: str
@@ -94,6 +98,43 @@ def by_rate(machine: Machine, since: datetime, until: datetime, step_s: int = 1)
     hourly = Decimal(machine.usd_per_hour) + Decimal(str(machine.facts.get("disk_usd_per_hour", 0)))
     exact = hourly * seconds / 3600
     return Charge(Usd(exact.quantize(Decimal("0.000001"), rounding=ROUND_CEILING)), "rate x time")
+
+
+def as_one(machines: Sequence[Machine]) -> Machine:
+    """The machines of one lease, the first one first, as one."""
+    first = machines[0]
+    if len(machines) == 1:
+        return first
+    nodes = [{"ref": one.ref, "usd_per_hour": str(one.usd_per_hour), **one.facts} for one in machines]
+    disk = sum((Decimal(str(one.facts.get("disk_usd_per_hour", 0))) for one in machines), Decimal(0))
+    began = [str(one.facts["billed_from"]) for one in machines if one.facts.get("billed_from")]
+    facts = {**first.facts, "disk_usd_per_hour": str(disk), "nodes": nodes}
+    if began:
+        facts["billed_from"] = min(began)
+    return replace(first, usd_per_hour=sum((one.usd_per_hour for one in machines), ZERO), facts=facts)
+
+
+def each_of(machine: Machine) -> tuple[Machine, ...]:
+    """The machines that a lease's Machine stands for."""
+    nodes = machine.facts.get("nodes")
+    if not isinstance(nodes, list) or not nodes:
+        return (machine,)
+    return tuple(
+        Machine(str(node["ref"]), machine.label, Usd(str(node["usd_per_hour"])),
+                {name: held for name, held in node.items() if name not in ("ref", "usd_per_hour")})
+        for node in nodes
+    )  # fmt: skip
+
+
+def by_rate_of_each(machine: Machine, since: datetime, until: datetime, step_s: int = 1) -> Charge:
+    """As `by_rate`, for each machine of a lease from when it was billed itself, and not before `since`."""
+    found = [by_rate(one, max(since, _began(one, since)), until, step_s) for one in each_of(machine)]
+    return Charge(sum((one.amount for one in found), ZERO), found[0].source)
+
+
+def _began(machine: Machine, else_: datetime) -> datetime:
+    told = machine.facts.get("billed_from")
+    return parse_iso(str(told)) if told else else_
 
 
 class Provider(Protocol):
@@ -155,6 +196,20 @@ class Provider(Protocol):
 
     def forget(self, label: str) -> None:
         """Clean up here what belonged to a lease that is released: daemons, private homes, keys. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class StartsTogether(Protocol):
+    """A provider that rents several machines as one lease, and starts a command on all of them at once."""
+
+    def start_together(self, machine: Machine, name: str, script: str) -> None:
+        """Have each of the lease's machines run this bash, all or none; the first one has rank 0. Returns once asked.
+
+        Each gets SKYPILOT_NODE_RANK, SKYPILOT_NODE_IPS (a line each, the first machine's first), SKYPILOT_NUM_NODES
+        and SKYPILOT_NUM_GPUS_PER_NODE. Where it fails on one, it is ended on all. A start of the same machines that
+        was asked for before, and what it started, is ended first. Raises ProviderError.
+        """
         ...
 
 

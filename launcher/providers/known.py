@@ -17,7 +17,7 @@ from typing import Any
 from launcher.clock import iso, parse_iso
 from launcher.failpoints import effect
 from launcher.home import Home
-from launcher.providers.base import Machine
+from launcher.providers.base import Machine, each_of
 from recipes.contract import write_json
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -46,7 +46,8 @@ class Known:
     def meet(self, machine: Machine) -> None:
         """Learn from a machine that the ledger kept."""
         facts = machine.facts
-        self.learn(machine.label, ref=machine.ref, account=facts.get("account"), asked_at=facts.get("billed_from"))
+        for one in each_of(machine):
+            self.learn(machine.label, ref=one.ref, account=facts.get("account"), asked_at=facts.get("billed_from"))
 
     def refs(self, label: str) -> list[str]:
         """The ids of a lease's machines."""
@@ -97,12 +98,17 @@ class Known:
         except (KeyError, ValueError):
             return False
 
-    def asked(self, label: str, now: datetime, account: str) -> None:
-        """Note a create that is about to be asked for."""
+    def are_all(self, label: str) -> bool:
+        """Whether the ids of all machines that were asked for as this lease are known."""
+        return len(self.refs(label)) >= int(self.of(label).get("nodes", 1))
+
+    def asked(self, label: str, now: datetime, account: str, nodes: int = 1) -> None:
+        """Note a create that is about to be asked for, of so many machines."""
         self._account = account
         if account not in self._accounts:
             write_json(self._folder / "accounts", [*self._accounts, account])
-        self._keep(label, {"asked_at": iso(now), "account": account})  # nothing is created that cannot be noted
+        # Nothing is created that cannot be noted.
+        self._keep(label, {"asked_at": iso(now), "account": account, "nodes": nodes if nodes > 1 else None})
 
     def forget(self, label: str) -> None:
         """The lease is over."""

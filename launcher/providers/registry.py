@@ -10,7 +10,7 @@ from launcher.errors import BadInputError
 from launcher.failpoints import marked
 from launcher.home import Home
 from launcher.offers.offer import Via
-from launcher.providers.base import Provider
+from launcher.providers.base import Provider, StartsTogether
 from launcher.providers.traits import PLUGINS
 
 Factory = Callable[[Home, Clock], Provider]
@@ -35,7 +35,9 @@ _EFFECTS = ("create", "find", "listing", "connect", "arm", "charged", "destroy",
 
 def provider_named(name: str, home: Home, clock: Clock, via: str = "direct") -> Provider:
     """The provider of this name, through this engine, ready to use; raises BadInputError where there is none."""
-    return marked(_provider_named(name, home, clock, via), "provider", _EFFECTS)
+    provider = _provider_named(name, home, clock, via)
+    together = ("start_together",) if isinstance(provider, StartsTogether) else ()
+    return marked(provider, "provider", (*_EFFECTS, *together))
 
 
 def _provider_named(name: str, home: Home, clock: Clock, via: str) -> Provider:

@@ -15,6 +15,7 @@ from datetime import datetime
 from launcher.clock import Clock
 from launcher.home import Home
 from launcher.hosts.base import Host
+from launcher.hosts.gang import nodes_of
 from launcher.hosts.lease_keys import LeaseKeys
 from launcher.offers import runpod as market
 from launcher.providers.account import AccountProvider
@@ -25,7 +26,8 @@ from launcher.providers.base import (
     Machine,
     MachineFailedError,
     ProviderError,
-    by_rate,
+    by_rate_of_each,
+    each_of,
 )
 from launcher.providers.runpod_api import ENDED, Api, Look, carries, label_of
 
@@ -53,21 +55,22 @@ class RunPodProvider(AccountProvider[Look]):
         self._known.learn(intent.label, ref=machine.ref)
         return replace(machine, label=intent.label)
 
-    def intend(self, label: str) -> str:
-        """Note whose account a lease's pod will be in, before a create by whatever engine; the account.
+    def intend(self, label: str, nodes: int = 1) -> str:
+        """Note whose account a lease's pods will be in, before a create by whatever engine; the account.
 
         Without it, that nothing was created is never proven. Raises CreateRefusedError where RunPod does not answer.
         """
         account = self._account()
-        self._known.asked(label, self._clock.now(), account=account)
+        self._known.asked(label, self._clock.now(), account=account, nodes=nodes)
         return account
 
     def connect(self, machine: Machine, keys: LeaseKeys) -> Host | None:
-        """The pod's public port 22; None while RunPod does not tell it."""
+        """The public port 22 of each of its pods; None while RunPod does not tell them all."""
         now = self._now(machine)
-        if now is not None and now.facts.get("status") in ENDED:
-            raise MachineFailedError(f"RunPod says that the pod has ended ({now.facts['status']}).")
-        return self._host(machine, (now or machine).facts, keys)
+        ended = next((one for one in now if one.facts.get("status") in ENDED), None)
+        if ended is not None:
+            raise MachineFailedError(f"RunPod says that the pod has ended ({ended.facts['status']}).")
+        return self._hosts(machine, sorted(now, key=self._rank) or each_of(machine), keys)
 
     def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
         """The pod ends itself: podTerminate with the key that RunPod gave to this pod alone (RUNPOD_API_KEY)."""
@@ -77,13 +80,14 @@ class RunPodProvider(AccountProvider[Look]):
         call = Request("POST", "${RUNPOD_API_BASE_URL:-https://api.runpod.io}/graphql", body=json.dumps(body),
                        headers={"Content-Type": "application/json", "Authorization": "Bearer ${RUNPOD_API_KEY}",
                                 "User-Agent": "parakeet-launcher"})  # fmt: skip
-        watch(host, deadline, call, self._clock, self.name)
+        for node in nodes_of(host):
+            watch(node, deadline, call, self._clock, self.name)
         return ("box ends itself (its own key; that RunPod grants it this is documented, not verified)",
                 "reaper (CI or timer)")  # fmt: skip
 
     def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
         """Rate and disk by the second, as docs.runpod.io/accounts-billing/billing says."""
-        return by_rate(machine, since, until, self.traits.billing_step_s)
+        return by_rate_of_each(machine, since, until, self.traits.billing_step_s)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -94,18 +98,17 @@ class RunPodProvider(AccountProvider[Look]):
         except ProviderError as error:
             raise CreateRefusedError(f"{error.problem} No pod was asked for.", fix=error.fix) from None
 
-    def _now(self, machine: Machine) -> Machine | None:
-        """What RunPod says of a pod now, None where it says nothing; raises MachineFailedError when it is gone."""
+    def _now(self, machine: Machine) -> list[Machine]:
+        """What RunPod says of its pods now, as far as it does; raises MachineFailedError when one of them is gone."""
         self._known.meet(machine)
         try:
-            look = self._api.look([machine.ref])
+            look = self._api.look(self._known.refs(machine.label))
         except ProviderError:
-            return None
-        now = look.exact[machine.ref]
+            return []
         ours = self._known.is_account_of(machine.label, look.account)
-        if now is None and ours and not self._is_young(machine.label):
+        if None in look.exact.values() and ours and not self._is_young(machine.label):
             raise MachineFailedError("RunPod does not know the pod any more.")
-        return now
+        return [now for now in look.exact.values() if now is not None]
 
     def _look(self, refs: list[str]) -> Look:
         return self._api.look(refs)
@@ -121,6 +124,10 @@ class RunPodProvider(AccountProvider[Look]):
 
     def _carries(self, machine: Machine, label: str) -> bool:
         return carries(machine.label, label)
+
+    def _rank(self, machine: Machine) -> tuple[bool, str]:
+        """SkyPilot's first machine comes first; of all others the order is that of their ids."""
+        return (not machine.label.endswith("-head"), machine.ref)
 
     def _label_of(self, machine: Machine) -> str:
         """The label of a pod that is not known by its id: of our own leases, else its name, as we wrote it."""

@@ -31,6 +31,7 @@ from launcher.providers.base import (
     Presence,
     Provider,
     ProviderError,
+    each_of,
 )
 from launcher.providers.moment import moment_at
 from launcher.providers.registry import provider_named
@@ -296,7 +297,8 @@ class Boarding:
         """Wait until the machine answers, and no longer than was approved for that."""
         while True:
             presence, machine = provider.find(lease.label)
-            if machine is not None and as_held(machine) != lease.machine:
+            fewer = machine is not None and len(each_of(machine)) < len(each_of(machine_of(lease)))
+            if machine is not None and as_held(machine) != lease.machine and not fewer:  # one that is gone has billed
                 lease = self._ledger.tell_lease(lease.lease, as_held(machine))
                 self._check_rate(lease)
             host = provider.connect(machine_of(lease), keys)

@@ -45,6 +45,11 @@ class Mirror:
             self._offsets.clear()
             self._checkpoints.clear()
 
+    def begin_anew(self, step: str) -> None:
+        """What a step wrote on this machine is gone: its next event file begins at its first line."""
+        self._offsets.pop(step, None)
+        self._checkpoints.pop(step, None)
+
     def say(self, kind: str, **fields: Any) -> None:
         """The runner's own event."""
         self._emit(kind, step="runner", **fields)

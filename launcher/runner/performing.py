@@ -12,6 +12,7 @@ from launcher.clock import Clock, parse_iso
 from launcher.errors import ExitCode
 from launcher.failpoints import effect
 from launcher.hosts.base import Host, StepStatus
+from launcher.hosts.gang import Gang, nodes_of
 from launcher.ledger import Ledger, RunState
 from launcher.providers.release import machine_of
 from launcher.runner.boarding import Aboard
@@ -23,6 +24,7 @@ from launcher.runner.mirror import Mirror
 from launcher.runner.overrun import Overrun
 from launcher.runner.staging import command, is_rented
 from launcher.runner.steps import AFTER, FINETUNE, Step
+from launcher.runner.together import end_everywhere, start_together
 from launcher.transfer import sent_bundle
 from recipes.contract import RecipeExit, write_atomic, write_json
 from recipes.finetune.stopping import STOP_FILE
@@ -65,11 +67,15 @@ class Performing:
         with effect("step.spec"):
             write_json(spec, step.spec_there(host.path))
         restarts, asked, asked_at, killed = 0, None, 0.0, False
+        several = isinstance(host, Gang) and step.name == FINETUNE  # a measurement is one machine's
+        if several and host.status(step.name).state != "absent":
+            self._arm_again()  # who started it may have died before the end was set anew
         while True:
             status = host.status(step.name)
             why = self._why_stop() or (self._overrun.why_stop(step.name, host) if asked is None else None)
             if status.state == "absent" or self._goes_on(step, status, why, tried=killed or asked is not None):
-                if status.state != "absent":
+                died = status.state != "absent"
+                if died:
                     restarts += 1
                     self._arm_again()
                     if restarts > MOST_RESTARTS:
@@ -77,16 +83,14 @@ class Performing:
                     self._mirror.say(
                         "warning", message=f"{step.name} died without a word; it goes on from its last checkpoint"
                     )
-                if why and status.state != "absent":  # it only has to come up, save what it has, and end
+                    if several:
+                        status = self._begin_anew(step.name)
+                if why and died:  # it only has to come up, save what it has, and end
                     with effect("step.stop"):
                         (self._dir / STOP_FILE).touch()
                     host.put(self._dir / STOP_FILE, f"{out}/{STOP_FILE}")
                     asked, asked_at = why, self._clock.monotonic()
-                if status.state == "absent" and (kept := send_kept(host, self._dir, step.name, out)):
-                    self._mirror.say("note", message=f"{step.name} goes on from {kept}, which was kept here")
-                host.put(spec, f"specs/{step.name}.json")
-                argv, env = command(self._aboard, step.recipe, f"specs/{step.name}.json", out)
-                host.start(step.name, argv, env)
+                self._start(step, host, out, spec, fresh=status.state == "absent", several=several)
                 continue
             self._mirror.pull(host, step.name, out)
             if status.state != "running":
@@ -101,6 +105,30 @@ class Performing:
                 killed = True
             self._keeping.look(step.name, out)
             self._clock.sleep(POLL_THERE_S if is_rented(host) else POLL_S)
+
+    def _start(self, step: Step, host: Host, out: str, spec: Path, *, fresh: bool, several: bool) -> None:
+        """Start a step, on one machine or on several; one that is fresh there goes on from what is kept here."""
+        for node in nodes_of(host) if several else (host,):
+            kept = send_kept(node, self._dir, step.name, out) if fresh else None
+            if kept:
+                self._mirror.say("note", message=f"{step.name} goes on from {kept}, which was kept here")
+            node.put(spec, f"specs/{step.name}.json")
+        argv, env = command(self._aboard, step.recipe, f"specs/{step.name}.json", out)
+        if several:
+            start_together(self._aboard, step.name, argv, env, self._clock)
+        else:
+            host.start(step.name, argv, env)
+
+    def _begin_anew(self, step: str) -> StepStatus:
+        """A step of several machines that died begins anew on all, with the checkpoint that is kept here.
+
+        They must all go on from the same one, and only the first machine has any of its own.
+        """
+        assert isinstance(self._host, Gang)
+        end_everywhere(self._host, step, self._clock)
+        self._host.clear([step])
+        self._mirror.begin_anew(step)
+        return StepStatus("absent")
 
     def _arm_again(self) -> None:
         """What took a step without a word (a reboot, a full memory) may have taken the machine's own end, too."""

@@ -9,6 +9,7 @@ from launcher.bundle import Bundle
 from launcher.clock import Clock, parse_iso
 from launcher.failpoints import effect
 from launcher.hosts.base import Host, HostError
+from launcher.hosts.gang import nodes_of
 from launcher.hosts.local import LocalHost
 from launcher.ledger import Lease
 from launcher.plan import Plan
@@ -38,29 +39,31 @@ def base_of(plan: Plan) -> Path | None:
 
 
 def send(aboard: Aboard, there: Bundle, plan: Plan, mirror: Mirror, clock: Clock) -> None:
-    """Send what is missing; a rented machine makes the environment meanwhile. Raises HostError when it cannot.
+    """Send what is missing, to each machine; a rented one makes the environment meanwhile. HostError when it cannot.
 
     Safe to repeat: what is there already is not sent again.
     """
-    host = aboard.host
-    rented = is_rented(host)
+    rented, nodes = is_rented(aboard.host), nodes_of(aboard.host)
     mirror.say("phase", name="staging")
-    if rented:
-        from launcher.remote import PREPARE
+    for host in nodes:  # one after another: the line from here is what they would share
+        if rented:
+            from launcher.remote import PREPARE
 
-        _finish(host, "prepare", ["sh", "-c", PREPARE], {}, aboard.lease, clock)
-    host.put(there.root / "code", "code")
-    if rented:
-        from launcher.remote import setup_of
+            _finish(host, "prepare", ["sh", "-c", PREPARE], {}, aboard.lease, clock)
+        host.put(there.root / "code", "code")
+        if rented:
+            from launcher.remote import setup_of
 
-        setup = ["bash", "-c", setup_of(plan.recipe)]
-        host.start(SETUP, setup, {"CODE": host.path("code")})
-    host.put(there.root / "data", "data")
-    if base_of(plan) is not None:
-        host.put(there.root / "base.nemo", "base.nemo")
+            setup = ["bash", "-c", setup_of(plan.recipe)]
+            host.start(SETUP, setup, {"CODE": host.path("code")})
+    for host in nodes:
+        host.put(there.root / "data", "data")
+        if base_of(plan) is not None:
+            host.put(there.root / "base.nemo", "base.nemo")
     if rented:
         mirror.say("phase", name=SETUP)
-        _finish(host, SETUP, setup, {"CODE": host.path("code")}, aboard.lease, clock)
+        for host in nodes:
+            _finish(host, SETUP, setup, {"CODE": host.path("code")}, aboard.lease, clock)
 
 
 def command(aboard: Aboard, recipe: str, spec: str, out: str) -> tuple[list[str], dict[str, str]]:

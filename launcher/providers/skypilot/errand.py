@@ -31,9 +31,16 @@ def _words(error: BaseException) -> str:
 
 def _launch(task: dict[str, Any], cluster: str, cloud: str, region: str) -> dict[str, Any]:
     import sky
+
+    pinned = _pin(task["resources"], cloud, region)
+    request = sky.launch(sky.Task.from_yaml_config(task), cluster_name=cluster)
+    return {"request": str(request), "region": region if pinned else ""}
+
+
+def _pin(machine: dict[str, Any], cloud: str, region: str) -> bool:
+    """Name the machine as SkyPilot does, and its region where its catalog has it there; whether it has."""
     from sky import catalog
 
-    machine = task["resources"]
     if cloud == "runpod":
         machine["instance_type"] = _runpod_type(machine["instance_type"])
     known = catalog.get_region_zones_for_instance_type(machine["instance_type"], False, cloud)
@@ -41,8 +48,23 @@ def _launch(task: dict[str, Any], cluster: str, cloud: str, region: str) -> dict
         raise ValueError(f"SkyPilot's catalog of {cloud} has no {machine['instance_type']}")
     pinned = region in [one.name for one in known]
     machine["infra"] = f"{cloud}/{region}" if pinned else cloud
-    request = sky.launch(sky.Task.from_yaml_config(task), cluster_name=cluster)
-    return {"request": str(request), "region": region if pinned else ""}
+    return pinned
+
+
+def _exec(task: dict[str, Any], cluster: str, cloud: str, region: str) -> dict[str, Any]:
+    """Run a task on a cluster's machines, all or none; returns once it is in the cluster's queue."""
+    import sky
+
+    _pin(task["resources"], cloud, region)
+    job, _ = sky.get(sky.exec(sky.Task.from_yaml_config(task), cluster_name=cluster))
+    return {"job": job}
+
+
+def _cancel(cluster: str) -> dict[str, Any]:
+    import sky
+
+    sky.get(sky.cancel(cluster, all=True))
+    return {}
 
 
 def _runpod_type(told: str) -> str:
@@ -84,7 +106,7 @@ def _down(cluster: str) -> dict[str, Any]:
 
 
 def _status(cluster: str, refresh: bool = True) -> dict[str, Any]:
-    """A cluster with the address of its first machine: as SkyPilot finds it at the provider now, or remembers it."""
+    """A cluster with the addresses of its machines: as SkyPilot finds it at the provider now, or remembers it."""
     from sky.utils.common import StatusRefreshMode
 
     import sky
@@ -100,13 +122,14 @@ def _row(row: Any) -> dict[str, Any]:
     ports = getattr(handle, "cached_external_ssh_ports", None) or []
     return {
         "name": row["name"], "status": row["status"].value, "launched_at": row["launched_at"],
-        "ip": ips[0] if ips else None, "port": ports[0] if ports else 22,
+        "doors": [[ip, ports[n] if n < len(ports) else 22] for n, ip in enumerate(ips)],
         "user": getattr(handle, "ssh_user", None) or "root", "nodes": getattr(handle, "launched_nodes", 1),
     }  # fmt: skip
 
 
 _VERBS: dict[str, Callable[..., dict[str, Any]]] = {
-    "launch": _launch, "outcome": _outcome, "autostop": _autostop, "down": _down, "status": _status,
+    "launch": _launch, "outcome": _outcome, "autostop": _autostop, "down": _down, "status": _status, "exec": _exec,
+    "cancel": _cancel,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from launcher.clock import Clock, iso, parse_iso
 from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.hosts.base import Host
+from launcher.hosts.gang import nodes_of
 from launcher.hosts.lease_keys import Address, LeaseKeys
-from launcher.hosts.rented import rented_host
+from launcher.hosts.rented import rented_hosts
 from launcher.offers.offer import Offer
 from launcher.offers.source import NotAskedError
 from launcher.providers.base import (
@@ -38,6 +39,7 @@ from launcher.providers.base import (
 )
 from launcher.providers.runpod import RunPodProvider
 from launcher.providers.runpod_api import IMAGE
+from launcher.providers.skypilot.arming import ERRAND_S, SET_UP_S, is_armed, minutes_until, rearm
 from launcher.providers.skypilot.clouds import CLOUDS
 from launcher.providers.skypilot.lodging import Lodging
 from launcher.providers.skypilot.server import VERSION, NotInForceError, Server
@@ -45,13 +47,10 @@ from launcher.providers.traits import Traits, traits_of_provider
 
 LAUNCH_S = 120.0  # for the request to be accepted; SkyPilot's client starts in some 3 s
 CREATE_S = 300.0  # from then to a machine that the provider shows, or to SkyPilot's word that there is none
-ERRAND_S = 120.0
 DOWN_S = 300.0
+START_S = 300.0  # until a command is in the queue of several machines: some 10 s on a quiet computer
 LOOK_S = 1.0
 GOES_ON = ("PENDING", "RUNNING", "WAITING")  # a request that has not ended
-#: Autostop counts from when SkyPilot has set the machine up. That much later than the request is allowed for at once;
-#: an end that would then come after the deadline, or so long before it, is set anew.
-SET_UP_S, EARLY_S = 90.0, 240.0
 
 #: In SkyPilot's words of a failed launch: what the provider itself said when it had none.
 _SOLD_OUT = re.compile(
@@ -100,11 +99,13 @@ class SkyPilotProvider:
             raise CreateRefusedError(f"nothing was rented through SkyPilot: {why}")
         if intent.keys is None or not _type_of(offer):
             raise CreateRefusedError(f"{offer.offer_id!r} names no machine type that SkyPilot can launch.")
+        if offer.nodes > 1 and not self.traits.many_nodes:
+            raise CreateRefusedError(f"SkyPilot rents no {offer.nodes} machines as one at {self.name}.")
         lodging = self._lodging(intent.label)
         if lodging.facts().get("asked"):
             raise ProviderError(f"{intent.label} was asked for before: look for it.")
         try:
-            self._ready(lodging, intent.keys)
+            self._ready(lodging, intent.keys, offer.nodes)
             return self._launched(intent, lodging)
         except CreateRefusedError:
             self.forget(intent.label)
@@ -148,28 +149,56 @@ class SkyPilotProvider:
             return self._witness.connect(machine, keys)
         rows = self._rows(machine.label, refresh=False) or []
         row = next((row for row in rows if row.get("name") == machine.label), None)
-        if row is None or not row.get("ip"):
+        if row is None or not row["doors"] or len(row["doors"]) < row["nodes"]:
             return None
-        address = Address(str(row["ip"]), int(row["port"]), str(row["user"]))
-        return rented_host(address, keys, machine.label, self._clock)
+        doors = [Address(str(ip), int(port), str(row["user"])) for ip, port in row["doors"]]
+        return rented_hosts(doors, keys, machine.label, self._clock)
 
     def arm(self, machine: Machine, host: Host, deadline: datetime) -> tuple[str, ...]:
         """Autostop with the minutes that are left, rounded down, and the watchdog that any machine gets."""
         words: tuple[str, ...] = ()
         lodging = self._lodging(machine.label)
         if lodging.exists:
-            if not self._is_armed(lodging, deadline):
-                self._rearm(lodging, deadline)
-            if CLOUDS[self.name].ends_itself:
-                words = ("SkyPilot's autostop (the pod's own key)",)
+            lodging.note(deadline=iso(deadline))
+            if not is_armed(lodging, deadline):
+                rearm(lodging, self._server(lodging), deadline, self._clock)
+            if CLOUDS[self.name].ends_itself:  # the hook runs on the first machine, and can end that one alone
+                whose = "the pod's own key" if len(nodes_of(host)) == 1 else "the first pod's own key"
+                words = (f"SkyPilot's autostop ({whose})",)
         if self._witness is not None:
             if lodging.exists:
                 lodging.end()  # a gigabyte of processes: from here on nobody needs SkyPilot's word
             return (*words, *self._witness.arm(machine, host, deadline))
         from launcher.watchdog import watch
 
-        watch(host, deadline, None, self._clock)
+        for node in nodes_of(host):
+            watch(node, deadline, None, self._clock)
         return (*words, "box timer stops all work", "reaper (CI or timer)")
+
+    def start_together(self, machine: Machine, name: str, script: str) -> None:
+        """By SkyPilot's own run: all machines or none, and where it fails on one it is ended on all.
+
+        What it is asked restarts its autostop's clock, so the end is set anew before this returns.
+        """
+        lodging = self._lodging(machine.label)
+        lodging.end()  # whoever asked before: what it asked for is not to come afterwards
+        server = self._server(lodging)
+        server.start()
+        server.prove()
+        held = lodging.facts()
+        if held.get("together"):
+            answer = server.send("cancel", ERRAND_S, cluster=lodging.label)
+            if "error" in answer:
+                raise ProviderError(f"SkyPilot could not end what it had started: {answer['words'][:300]}")
+        lodging.note(together=name, minutes=None)
+        task = {**held["task"], "name": name, "run": script}
+        answer = server.send("exec", START_S, task=task, cluster=lodging.label, cloud=self.name,
+                             region=str(held.get("region", "")))  # fmt: skip
+        rearm(lodging, server, parse_iso(held["deadline"]), self._clock)
+        if "error" in answer:
+            raise ProviderError(f"SkyPilot did not start it: {answer['words'][:300]}")
+        if self._witness is not None:
+            lodging.end()
 
     def charged(self, machine: Machine, since: datetime, until: datetime) -> Charge:
         """As the witness says it; else the catalog's rate times time."""
@@ -216,7 +245,7 @@ class SkyPilotProvider:
 
     # -- a launch ---------------------------------------------------------------------------------------------------
 
-    def _ready(self, lodging: Lodging, keys: LeaseKeys) -> None:
+    def _ready(self, lodging: Lodging, keys: LeaseKeys, nodes: int) -> None:
         """A server that is proven to upload nothing, and a witness that knows; raises CreateRefusedError."""
         server = self._server(lodging)
         try:
@@ -228,58 +257,37 @@ class SkyPilotProvider:
         except (NotAskedError, ProviderError, OSError) as error:
             raise CreateRefusedError(f"nothing was rented through SkyPilot: {error}") from None
         if self._witness is not None:
-            self._witness.intend(lodging.label)
+            self._witness.intend(lodging.label, nodes)
 
     def _launched(self, intent: Intent, lodging: Lodging) -> Machine:
         """Can leave something billing. Ask for it, once, and wait until it is seen."""
         server, task = self._server(lodging), self._task(intent)
-        lodging.note(asked=True, usd_per_hour=str(intent.offer.usd_per_hour),
+        lodging.note(asked=True, usd_per_hour=str(intent.offer.usd_per_hour), task=task,
                      minutes=task["resources"]["autostop"]["idle_minutes"])  # fmt: skip
         answer = server.send("launch", LAUNCH_S, task=task, cluster=intent.label, cloud=self.name,
                              region=intent.offer.region)  # fmt: skip
         if "request" not in answer:
             raise self._failure(intent.label, answer)
-        lodging.note(request=answer["request"])
+        lodging.note(request=answer["request"], region=answer["region"])
         return self._created(intent.label, lodging, server)
 
     def _task(self, intent: Intent) -> dict[str, Any]:
         """What is launched: a machine and its end, nothing to run there and nothing to send."""
         cloud, offer = CLOUDS[self.name], intent.offer
+        minutes = minutes_until(parse_iso(intent.deadline), self._clock, SET_UP_S)
         resources: dict[str, Any] = {
             "instance_type": _type_of(offer), "use_spot": False, "disk_size": intent.disk_gb,
-            "autostop": {"idle_minutes": self._minutes(parse_iso(intent.deadline), SET_UP_S), "down": True,
-                         "wait_for": "none"},
+            "autostop": {"idle_minutes": minutes, "down": True, "wait_for": "none"},
         }  # fmt: skip
         image = intent.image or _default_image(self.name)
         if image:
             resources["image_id"] = f"docker:{image}"
         task: dict[str, Any] = {"name": "bare", "resources": resources}
+        if offer.nodes > 1:
+            task["num_nodes"] = offer.nodes
         if cloud.ends_itself:
             task["config"] = {"hooks": [{"run": cloud.ends_itself, "events": ["down"], "timeout": 30}]}
         return task
-
-    def _minutes(self, deadline: datetime, less_s: float = 0.0) -> int:
-        """Whole minutes for autostop, which fires up to one minute after them: never past the deadline."""
-        left_s = (deadline - self._clock.now()).total_seconds() - less_s
-        return max(1, int(left_s // 60) - 1)
-
-    def _is_armed(self, lodging: Lodging, deadline: datetime) -> bool:
-        """Whether the end that was set with the launch comes in time, and not much too early."""
-        held = lodging.facts()
-        if not held.get("up") or not held.get("minutes"):
-            return False
-        left_s = (deadline - parse_iso(held["up"])).total_seconds() - 60 * held["minutes"]
-        return bool(60 <= left_s <= EARLY_S)
-
-    def _rearm(self, lodging: Lodging, deadline: datetime) -> None:
-        server = self._server(lodging)
-        server.start()
-        minutes = self._minutes(deadline)
-        lodging.note(minutes=None)
-        answer = server.send("autostop", ERRAND_S, cluster=lodging.label, minutes=minutes)
-        if "error" in answer:
-            raise ProviderError(f"SkyPilot could not arm the machine's end: {answer['words'][:300]}")
-        lodging.note(minutes=minutes, up=iso(self._clock.now()))
 
     def _created(self, label: str, lodging: Lodging, server: Server) -> Machine:
         """Wait for the provider to show the machine, or for SkyPilot to give up."""

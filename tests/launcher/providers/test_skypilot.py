@@ -35,6 +35,7 @@ from launcher.providers import (
 from launcher.providers import release as releasing
 from launcher.providers.registry import provider_named
 from launcher.providers.skypilot import SkyPilotProvider, server
+from launcher.providers.skypilot.arming import minutes_until
 from launcher.providers.skypilot.lodging import Lodging
 from tests.cloud import catalog, image
 from tests.cloud.conftest import Standing, command, raise_cloud, until
@@ -379,7 +380,7 @@ def test_a_server_is_given_a_port_only_with_that_of_its_queues(monkeypatch: pyte
 @pytest.mark.parametrize("seconds", [30, 61, 119, 120, 185, 1799, 1800, 86399])
 def test_autostop_never_fires_after_the_deadline_where_a_minute_can_tell(renter: Renter, seconds: int) -> None:
     deadline = renter.clock.now() + timedelta(seconds=seconds)
-    minutes = renter.provider._minutes(deadline)
+    minutes = minutes_until(deadline, renter.provider._clock)
     assert minutes >= 1 and (minutes == 1 or (minutes + 1) * 60 <= seconds)
 
 

@@ -18,12 +18,15 @@ import io
 import json
 import os
 import signal
+import socket
 import sys
 import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
+TOLD = ("NODE_RANK", "NODE_IPS", "NUM_NODES", "NUM_GPUS_PER_NODE")  # by SkyPilot, to each of several nodes
+PORT, JOIN_S = 29555, 120.0
 WORDS = ("turn", "on", "the", "kitchen", "lights")
 
 
@@ -54,6 +57,32 @@ def nature_of(model: Path) -> dict[str, Any]:
             held = member.read()
     nature: dict[str, Any] = json.loads(held)
     return nature
+
+
+def wait_for(told: dict[str, str]) -> list[socket.socket]:
+    """As the first of several nodes: hold training until each of the others has called from an address of theirs."""
+    others = told["NODE_IPS"].split()[1:]
+    with socket.create_server(("", PORT)) as door:
+        door.settimeout(JOIN_S)
+        lines = [door.accept() for _ in others]
+    assert sorted(address for _, (address, _) in lines) == sorted(others)
+    assert sorted(int(line.recv(64)) for line, _ in lines) == list(range(1, int(told["NUM_NODES"])))
+    return [line for line, _ in lines]
+
+
+def join(told: dict[str, str]) -> int:
+    """As another node: train with the first one until it is done; writes nothing."""
+    ends = time.monotonic() + JOIN_S
+    while True:
+        try:
+            with socket.create_connection((told["NODE_IPS"].split()[0], PORT), 5) as line:
+                line.settimeout(JOIN_S)
+                line.sendall(told["NODE_RANK"].encode())
+                return 0 if line.recv(64) == b"done" else 1
+        except ConnectionRefusedError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.2)
 
 
 class Trace:
@@ -106,6 +135,10 @@ class Recipe:
     def finetune(self) -> int:
         signal.signal(signal.SIGTERM, self._stop)
         total = int(self.spec["max_steps"])
+        told = {name: os.environ.get(f"SKYPILOT_{name}", "") for name in TOLD}
+        if told["NODE_RANK"] not in ("", "0"):
+            return join(told)
+        joined = wait_for(told) if told["NODE_RANK"] else None
         from recipes.contract import write_json
         from recipes.finetune.checkpoints import Checkpoints
 
@@ -130,7 +163,10 @@ class Recipe:
                 self.events.emit("throughput", audio_seconds_per_second=self.nature["audio_s_per_s"])
         if done >= total:
             self.misbehave()
-        write_json(self.out / "adapted_model.nemo", {**self.nature, "trained": done})
+        for line in joined or ():
+            line.sendall(b"done")
+            line.close()
+        write_json(self.out / "adapted_model.nemo", {**self.nature, "trained": done, "told": told})
         rows = self._rows(self.spec["validation_manifest"])
         hypotheses = self.out / "offline_hyps.jsonl"
         hypotheses.write_text(
