@@ -109,9 +109,10 @@ def judged(row: Row, side: Side, seen: Any, watched: float) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that was measured, with a + where the tree has more than that."""
+    """The last commit of what was measured, with a + where the tree has more than that."""
     git = ["git", "-C", str(ROOT)]
-    short = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    last = [*git, "log", "-1", "--format=%h", "--", "launcher"]
+    short = subprocess.run(last, capture_output=True, text=True, check=False)
     more = subprocess.run([*git, "status", "--porcelain", "launcher"], capture_output=True, text=True, check=False)
     return short.stdout.strip() + ("+" if more.stdout.strip() else "")
 
@@ -120,6 +121,8 @@ def keep(row: Row, held: dict[str, Any]) -> None:
     """Put a row's sides beside those that are kept; one that could not be played is told, and not kept."""
     kept = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     played = {name: record for name, record in held.items() if "did" in record}
+    if not played:
+        return
     kept[row.key] = {**kept.get(row.key, {}), "done": row.done, "rule": row.rule, "watch_s": row.watch_s, **played}
     ordered = {row.key: kept[row.key] for row in ROWS if row.key in kept}
     RESULT.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -69,17 +69,19 @@ def plain_refused(plain: Plain) -> Seen:
     done = plain.sky("down", "-y", plain.cluster)
     alive = len(plain.side.alive())
     refusal.join()
+    assert plain.side.cloud.events("struck"), "no delete was refused"
     return Seen(f"sky launch, then sky down -y; deletes refused for {REFUSED_S:.0f} s", done.returncode,
                 last_lines(done.stdout), at, {"alive_when_it_came_back": alive})  # fmt: skip
 
 
 def ours_refused(ours: Ours) -> Seen:
     process = ours.start(ours.job())
-    until(lambda: any(row.get("step") for row in ours.events()))
+    until(lambda: any(row.get("step", "runner") != "runner" for row in ours.events()))
     refusal = refuse(ours.side, time.time() + 15)
     code, outcome, err = end_of(process)
     alive = len(ours.side.alive())
     refusal.join()
+    assert ours.side.cloud.events("struck"), "no delete was refused"
     return Seen(f"launcher run; deletes refused for {REFUSED_S:.0f} s", code, told(code, outcome, err),
                 last_step(ours), {"alive_when_it_came_back": alive})  # fmt: skip
 

@@ -29,7 +29,7 @@ from tests.cloud import image  # noqa: E402
 from tests.cloud.conftest import Standing  # noqa: E402
 
 BOOT_S = 5.0
-LONG_S = 900.0  # no step of a row takes as long, on however busy a machine
+LONG_S = 1800.0  # no step of a row takes as long, on however busy a machine
 
 
 @dataclass
