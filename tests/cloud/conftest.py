@@ -17,6 +17,7 @@ import pytest
 import requests
 
 REPO = Path(__file__).resolve().parents[2]
+ANSWER_S = 60.0  # milliseconds on a quiet machine; a busy one keeps it waiting
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,18 +57,18 @@ class Standing:
         return self.key.with_suffix(".pub").read_text().strip()
 
     def fault(self, fault: str, **how: Any) -> dict[str, Any]:
-        reply = requests.post(f"{self.url}/_fault", json={"fault": fault, **how}, timeout=10)
+        reply = requests.post(f"{self.url}/_fault", json={"fault": fault, **how}, timeout=ANSWER_S)
         assert reply.status_code == 200, reply.text
         return reply.json()
 
     def bill(self) -> dict[str, Any]:
-        return requests.get(f"{self.url}/_bill", timeout=10).json()
+        return requests.get(f"{self.url}/_bill", timeout=ANSWER_S).json()
 
     def billed(self, machine: str) -> dict[str, Any]:
         return next(row for row in self.bill()["machines"] if row["id"] == str(machine))
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        rows = requests.get(f"{self.url}/_events", timeout=10).json()
+        rows = requests.get(f"{self.url}/_events", timeout=ANSWER_S).json()
         return [row for row in rows if not kinds or row["event"] in kinds]
 
     def ssh(

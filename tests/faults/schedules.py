@@ -65,6 +65,11 @@ KEPT = os.environ.get("LAUNCHER_FAULTS_KEPT")  # a folder for the homes of those
 Keep = Callable[[dict[str, Any]], None]
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[RuleBasedStateMachine]:
     """The state machine, bound to a cloud; `keep` is given what each schedule came to.
 
@@ -84,21 +89,30 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
             if not self.plays:
                 return
             self.since, self.provider, self.ends = time.monotonic(), provider, ends
-            self.copy: Copy = ground.copy(provider, "evaluate")
             self.runners: list[Program] = []
             self.killed = self.alive_at_death = 0
             self.steps: list[str] = []
             self.faults: list[str] = []
             self.logs: list[tuple[str, int, Path]] = []
-            for fault in faults:
-                self._strike(fault)
-            self._go_on()
-            self._die(after_us, whom)
+            self._act(self._settle_in)
+            self._act(lambda: [self._strike(fault) for fault in faults])
+            self._act(self._go_on)
+            self._act(lambda: self._die(after_us, whom))
+
+        def _settle_in(self) -> None:
+            self.copy: Copy = ground.copy(self.provider, "evaluate")
+
+        def _act(self, what: Callable[[], object]) -> None:
+            """Do it, where this schedule is played and nothing here is broken: what is drawn must not depend on it."""
+            if self.plays and not self.broken:
+                try:
+                    what()
+                except Exception as error:  # noqa: BLE001  a schedule that cannot be played says nothing of the product
+                    self.broken = f"{type(error).__name__}: {error}"
 
         @rule(fault=st.sampled_from(PASSING))
         def strike(self, fault: dict[str, object]) -> None:
-            if self.plays:
-                self._strike(fault)
+            self._act(lambda: self._strike(fault))
 
         def _strike(self, fault: dict[str, object]) -> None:
             # Who is of another organization when he rents at Brev has rented there, and can prove nothing elsewhere;
@@ -112,8 +126,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
         @rule()
         def go_on(self) -> None:
             """Where another runner lives this one has to find it, and to leave."""
-            if self.plays:
-                self._go_on()
+            self._act(self._go_on)
 
         def _go_on(self) -> None:
             self.steps.append("go on")
@@ -125,8 +138,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
         @rule(after_us=MOMENTS_US, whom=WHOM)
         def die(self, after_us: int, whom: str) -> None:
             """The run's runner of then, be it the first or one that its sentinel has started; its sentinel; both."""
-            if self.plays:
-                self._die(after_us, whom)
+            self._act(lambda: self._die(after_us, whom))
 
         def _die(self, drawn_us: int, whom: str) -> None:
             after_us = round(drawn_us * pace)
@@ -147,9 +159,11 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
 
         @rule()
         def reap(self) -> None:
-            if self.plays:
-                self.steps.append("reap")
-                self._verb("reap")
+            self._act(self._reap)
+
+        def _reap(self) -> None:
+            self.steps.append("reap")
+            self._verb("reap")
 
         def _kill(self, pid: object) -> None:
             with suppress(ProcessLookupError):  # it ended by itself meanwhile
@@ -174,7 +188,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
             return code
 
         def teardown(self) -> None:
-            if not self.plays or not hasattr(self, "logs"):
+            if not self.plays or not hasattr(self, "copy"):
                 return
             try:
                 self._end()
@@ -186,7 +200,10 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
                     shutil.copytree(self.copy.root.parent, Path(KEPT) / str(number), symlinks=True)
                 ground.cloud.fault("end_all")
                 ground.leave(self.copy)
-                keep(self._told())
+                if self.broken:
+                    say(f"seed {number} could not be played: {self.broken}")
+                else:
+                    keep(self._told())
 
         def _end(self) -> None:
             folder = self.copy.home.run_dir(self.copy.run)
@@ -248,7 +265,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
                 "seconds": round(time.monotonic() - self.since, 1), "faults": self.faults,
             }  # fmt: skip
 
-        plays, said = False, ""
+        plays, said, broken = False, "", ""
 
     return Schedule
 
@@ -314,8 +331,7 @@ def _play_share(share: range, results: Path, ends: float, pace: float | None) ->
         with results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         how = "; ".join(row["faults"]) or f"by {row['rescued_by']}"
-        sys.stdout.write(f"{row['provider']} {', '.join(row['steps'])}: {how} ({row['seconds']:.0f} s)\n")
-        sys.stdout.flush()
+        say(f"{row['provider']} {', '.join(row['steps'])}: {how} ({row['seconds']:.0f} s)")
 
     with tempfile.TemporaryDirectory(prefix="launcher-schedules-", ignore_cleanup_errors=True) as folder:
         ground = Field(Path(folder))
@@ -326,7 +342,7 @@ def _play_share(share: range, results: Path, ends: float, pace: float | None) ->
                     try:
                         play(ground, number, keep, pace)
                     except Exception as error:  # noqa: BLE001  one that could not be begun ends no other
-                        sys.stdout.write(f"seed {number} could not be played: {type(error).__name__}: {error}\n")
+                        say(f"seed {number} could not be played: {type(error).__name__}: {error}")
         finally:
             ground.close()
     return bad
