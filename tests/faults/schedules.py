@@ -43,6 +43,7 @@ STEPS = 5  # the beginning, with a first death, is one
 #: two parts, because Hypothesis draws from a large range mostly small numbers.
 MOMENTS_US = st.tuples(st.integers(0, 119), st.integers(0, 99_999)).map(lambda parts: parts[0] * 100_000 + parts[1])
 QUIET_S = 10.0  # a run of this job on a quiet machine
+MOST_PACE = 5.0  # all jobs begin at once, which is slower than what follows
 PATIENCE_S = 600.0  # with what ends in a minute on a quiet machine
 WHOM = st.sampled_from(["runner", "sentinel", "both"])
 #: Hypothesis begins with the simplest that it can think of, and with what is nearly so. So of each seed one schedule
@@ -103,12 +104,13 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
             self.copy: Copy = ground.copy(self.provider, "evaluate")
 
         def _act(self, what: Callable[[], object]) -> None:
-            """Do it, where this schedule is played and nothing here is broken: what is drawn must not depend on it."""
+            """Do it, where this schedule is played and nothing here is broken; what is drawn does not depend on it."""
             if self.plays and not self.broken:
                 try:
                     what()
                 except Exception as error:  # noqa: BLE001  a schedule that cannot be played says nothing of the product
-                    self.broken = f"{type(error).__name__}: {error}"
+                    self.broken = True
+                    say(f"seed {number} could not be played: {type(error).__name__}: {error}")
 
         @rule(fault=st.sampled_from(PASSING))
         def strike(self, fault: dict[str, object]) -> None:
@@ -200,9 +202,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
                     shutil.copytree(self.copy.root.parent, Path(KEPT) / str(number), symlinks=True)
                 ground.cloud.fault("end_all")
                 ground.leave(self.copy)
-                if self.broken:
-                    say(f"seed {number} could not be played: {self.broken}")
-                else:
+                if not self.broken:
                     keep(self._told())
 
         def _end(self) -> None:
@@ -265,7 +265,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
                 "seconds": round(time.monotonic() - self.since, 1), "faults": self.faults,
             }  # fmt: skip
 
-        plays, said, broken = False, "", ""
+        plays, said, broken = False, "", False
 
     return Schedule
 
@@ -280,11 +280,11 @@ def play(ground: Field, number: int, keep: Keep, pace: float = 1.0) -> None:
 
 
 def pace_of(ground: Field) -> float:
-    """One run that nobody disturbs: how many times as long it takes as on a quiet machine."""
+    """One run that nobody disturbs: how many times as long it takes as on a quiet machine (at most MOST_PACE)."""
     copy, began = ground.copy("runpod", "evaluate"), time.monotonic()
     copy.program("launcher.runner", str(copy.root), copy.run).communicate(PATIENCE_S)
     ground.leave(copy)
-    return max(1.0, (time.monotonic() - began) / QUIET_S)
+    return min(MOST_PACE, max(1.0, (time.monotonic() - began) / QUIET_S))
 
 
 def main() -> int:
