@@ -104,7 +104,7 @@ def machine_of(ground: Field, number: int, keep: Keep, pace: float) -> type[Rule
             self.copy: Copy = ground.copy(self.provider, "evaluate")
 
         def _act(self, what: Callable[[], object]) -> None:
-            """Do it, where this schedule is played and nothing here is broken; what is drawn does not depend on it."""
+            """Do it, where this schedule is played and nothing here is broken; no draw depends on it."""
             if self.plays and not self.broken:
                 try:
                     what()
