@@ -39,8 +39,8 @@ class Ending:
 
     @property
     def knows(self) -> bool:
-        """Whether nobody else's ending can explain it better."""
-        return self.kind in ("failed", "again")
+        """Whether nobody else's ending can explain it better: who lost a peer ends by an error, not by a signal."""
+        return self.kind in ("failed", "again", "killed")
 
     def packed(self) -> bytes:
         """For the line."""
