@@ -55,10 +55,11 @@ test-ledger: env
 	LAUNCHER_TEST_STORM=64x50 LAUNCHER_TEST_EXAMPLES=200 $(VENV)/python -m pytest -s \
 	  tests/launcher/ledger/test_storm.py tests/launcher/ledger/test_states_of_money.py
 
-# Each effect of a whole run named, a death at every one of them at every provider, 200 random schedules (SCHEDULES=20
-# for fewer); results in bench/results/faults.md.
+# Each effect of a whole run named, a full disk at each write of the ledger, reapers whose clock is wrong, a death at
+# every effect at every provider, 200 random schedules (SCHEDULES=20 for fewer); results in bench/results/faults.md.
 faults: env
-	LAUNCHER_FAULTS=all $(VENV)/python -m pytest -s tests/faults/test_every_effect_is_named.py tests/faults/test_full_disk.py
+	LAUNCHER_FAULTS=all $(VENV)/python -m pytest -s tests/faults/test_every_effect_is_named.py \
+	  tests/faults/test_full_disk.py tests/launcher/run/test_reap_wipes.py tests/launcher/run/test_wrong_clock_reap.py
 	$(VENV)/python -m tests.faults $(CASES)
 	$(VENV)/python -m tests.faults.schedules $(or $(SCHEDULES),200)
 
