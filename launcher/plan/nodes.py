@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from launcher.plan.model import Plan
     from launcher.providers.base import Provider
 
-RENTED = False  # until the whole way is walked by a test, from the YES to the release
 _NOTHING = "Nothing was created and nothing was reserved."
 
 
@@ -40,11 +39,6 @@ def refuse_nodes(plan: Plan, provider: Provider) -> None:
     from launcher.providers.base import StartsTogether
 
     nodes = plan.choice.offer.nodes
-    if not RENTED:
-        raise RefusedError(
-            f"{nodes} machines as one job can be planned, but this launcher rents one a run. {_NOTHING}",
-            key="resources.nodes", value=nodes, fix="Take several GPUs in one machine: nodes: 1.",
-        )  # fmt: skip
     if not isinstance(provider, StartsTogether) or not provider.traits.many_nodes:
         raise RefusedError(
             f"{provider.name} rents no {nodes} machines as one job through this launcher. {_NOTHING}",

@@ -52,14 +52,24 @@ def test_nothing_real_is_rented_with_a_layer_switched_off(ground: PaidGround, tm
     ground.assert_nothing_happened()
 
 
-def test_several_machines_as_one_job_are_not_rented_as_one_machine(ground: PaidGround, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [("finetune", "nothing can be rented at lambda from here: no key"),  # so they could be, with one
+     ("evaluate", "only training is spread over several machines: evaluate would use one of 2")],
+)  # fmt: skip
+def test_several_machines_as_one_job_are_rented_to_train_alone(
+    ground: PaidGround, tmp_path: Path, recipe: str, words: str
+) -> None:
     budgets = BUDGETS.replace("providers: [runpod]", "providers: [lambda], allow_unproven: true")
     (ground.fast.folder / "budgets.yaml").write_text(budgets, encoding="utf-8")
     ground.offer({**offer("gpu_1x_a10", gpu="A10"), "provider": "lambda", "via": "skypilot"})
     job = ground.fast.job(text="resources: {providers: [lambda], nodes: 2}\n")
+    if recipe == "evaluate":
+        told = job.read_text().replace("recipe: finetune", "recipe: evaluate").replace("base:", "model:")
+        job.write_text(told.replace(", max_steps: 5", ""))
     code, outcome, err = ground.run(
         "run", job, "--offers", ground.offers_file, "--confirm", "YES", "--max-cost", "3", HOME=str(tmp_path)
     )
     assert code == 4, err
-    assert "2 machines as one job can be planned, but" in json.dumps(outcome)
+    assert words in json.dumps(outcome)
     ground.assert_nothing_happened()

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 if "LAUNCHER_TEST_PLUGIN" in os.environ:
-    from launcher.plan import nodes
     from launcher.providers import traits
     from launcher.providers.skypilot import arming, lodging, provider
     from launcher.runner import together
@@ -19,5 +18,4 @@ if "LAUNCHER_TEST_PLUGIN" in os.environ:
     lodging.PLUGIN = Path(os.environ["LAUNCHER_TEST_PLUGIN"])
     traits._TRAITS["runpod"] = replace(traits._TRAITS["runpod"], many_nodes=True)
     traits.traits_of_provider.cache_clear()
-    nodes.RENTED = True
     arming.ERRAND_S = provider.ERRAND_S = provider.START_S = provider.CREATE_S = together.STARTS_S = 1200.0
