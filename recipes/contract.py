@@ -8,6 +8,10 @@ What a running fine-tune may be told, by files put into OUT (recipes/finetune/st
 STOPPED_AT_LIMIT. STOP: finish the step, keep the model, end. TRIM.json {"max_steps": N}: shorten the schedule so
 that it comes to its end at step N; it never lengthens.
 
+A fine-tune on several devices, or on several machines (recipes/finetune/places.py), is one recipe all the same: the
+first process of the first machine writes these files, and the command ends when all of it has ended. On any other
+machine the same command joins the training, writes none of them, and ends 0 with it or with the first one's failure.
+
 Standard library only: the launcher reads these files with the same code.
 """
 
