@@ -68,7 +68,7 @@ def _as_head(place: Place, asked: Asked, warn: Callable[[str], None]) -> Ending:
     head = Head(place) if place.nodes > 1 else None
     ending = Ending("killed", 1, "the first machine was ended")
     try:
-        absent = head.gather() if head else None
+        absent = head.gather(lambda: asked.ending) if head else None
         again = None
         while absent is None:
             port = free_port()
@@ -109,7 +109,7 @@ def _watch(crew: Crew, head: Head | None, asked: Asked) -> Ending:
 
 
 def _as_guest(place: Place, asked: Asked) -> Ending:
-    guest = Guest(place)
+    guest = Guest(place, lambda: asked.ending)
     crew: Crew | None = None
     ended: Ending | None = None
     waits_until = 0.0

@@ -10,6 +10,7 @@ import json
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +22,7 @@ from recipes.finetune.places import Place
 JOIN_S = 1800.0
 BEAT_S, SILENT_S = 10.0, 120.0  # says that it lives every, counts as gone after
 _MOST_LINE = 1 << 16
+_LOOK_S = 0.2
 
 
 class Wire:
@@ -80,14 +82,18 @@ class Head:
         family = socket.AF_INET6 if ":" in place.addresses[0] else socket.AF_INET
         self._server = socket.create_server((place.addresses[0], place.meeting_port), family=family)
 
-    def gather(self, patience_s: float = JOIN_S) -> Ending | None:
-        """Wait for every other machine; the failure, when one does not come."""
+    def gather(self, asked: Callable[[], Ending | None], patience_s: float = JOIN_S) -> Ending | None:
+        """Wait for every other machine; the failure, when one does not come or somebody asked to end."""
         until = time.monotonic() + patience_s
+        self._server.settimeout(_LOOK_S)
         while len(self._wires) < self._place.nodes - 1:
-            self._server.settimeout(max(0.1, until - time.monotonic()))
             try:
                 wire = Wire(self._server.accept()[0])
             except TimeoutError:
+                if ending := asked():
+                    return ending
+                if time.monotonic() < until:
+                    continue
                 here = 1 + len(self._wires)
                 words = f"{here} of {self._place.nodes} machines came within {patience_s:.0f} s"
                 return Ending("failed", 1, f"{words}: nothing was trained")
@@ -128,16 +134,16 @@ class Head:
 class Guest:
     """Any other machine's side."""
 
-    def __init__(self, place: Place, patience_s: float = JOIN_S) -> None:
+    def __init__(self, place: Place, asked: Callable[[], Ending | None], patience_s: float = JOIN_S) -> None:
         until = time.monotonic() + patience_s
         while True:
             try:
                 self._wire = Wire(socket.create_connection((place.addresses[0], place.meeting_port), BEAT_S))
                 break
             except OSError:
-                if time.monotonic() > until:
+                if asked() or time.monotonic() > until:
                     raise
-                time.sleep(0.2)
+                time.sleep(_LOOK_S)
         self._wire.say(node=place.node)
         self._said = False
 

@@ -316,6 +316,8 @@ class Training:
     def decode(self, rows: Sequence[Row]) -> list[str]:
         """Hypotheses of rows; halves its own batch when memory runs out."""
         size = max(self.plan.batch_size, 8)
+        if torch.cuda.is_available():
+            self.model.to("cuda")  # Lightning leaves a model that it has trained on the CPU
         while True:
             try:
                 with self.world.alone(self.model):

@@ -145,6 +145,17 @@ def test_a_signal_reaches_the_first_process_and_who_started_them_takes_them_alon
     killed.none_is_left()
 
 
+def test_a_machine_that_waits_for_the_others_can_be_ended(machines) -> None:  # type: ignore[no-untyped-def]
+    two = machines("hang,hang", nodes=2)
+    head, guest = two.processes
+    guest.kill()
+    guest.wait()
+    wait_for(head, lambda: Path(f"/proc/{head.pid}/stat").read_text().split()[2] == "S")
+    head.terminate()
+    assert head.wait(timeout=60) != 0
+    two.none_is_left()
+
+
 @pytest.mark.parametrize(
     ("acts", "codes", "line"),
     [
