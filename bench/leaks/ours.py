@@ -102,8 +102,7 @@ class Ours:
 
     def plan(self) -> dict[str, Any]:
         """What was approved."""
-        run = self.attended.only()
-        held: dict[str, Any] = json.loads((self.root / "runs" / run / "plan.json").read_text(encoding="utf-8"))
+        held: dict[str, Any] = json.loads(next(self.root.glob("runs/*/plan.json")).read_text(encoding="utf-8"))
         return held
 
     def events(self) -> list[dict[str, Any]]:

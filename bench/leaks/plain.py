@@ -15,10 +15,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 
-from bench.leaks.side import LONG_S, Side
+from bench.leaks.side import LONG_S, Side, until
 from launcher.clock import SystemClock
 from launcher.home import Home
 from launcher.providers.skypilot.lodging import Lodging
@@ -76,14 +77,22 @@ class Plain:
         )  # fmt: skip
 
     def _start_server(self) -> None:
-        """`sky api start`, again where another process took its port meanwhile: that is not what a row is about."""
-        for _ in range(5):
-            self._lodging.note(port=_free_port())
-            done = self.sky("api", "start")
-            if done.returncode == 0:
+        """What `sky api start` starts, with more patience than that, and again where its port was taken."""
+        log = self.home / "server.log"
+        for _ in range(3):
+            port = _free_port()
+            self._lodging.note(port=port)
+            with log.open("wb") as said:
+                server = subprocess.Popen(
+                    [sys.executable, "-u", "-m", "sky.server.server", "--host=127.0.0.1", f"--port={port}"],
+                    cwd=self.home, env=self._env | {"IS_SKYPILOT_SERVER": "true"}, stdin=subprocess.DEVNULL,
+                    stdout=said, stderr=said, start_new_session=True,
+                )  # fmt: skip
+            until(lambda port=port, server=server: _is_healthy(port) or server.poll() is not None)
+            if server.poll() is None:
                 return
             self._lodging.end()
-        raise RuntimeError(f"SkyPilot's API server does not start: {plain_text(done.stdout)[-500:]}")
+        raise RuntimeError(f"SkyPilot's API server does not start: {log.read_text(encoding='utf-8')[-500:]}")
 
     def launch(self, run: str, *words: str, resources: dict[str, Any] | None = None) -> subprocess.Popen[bytes]:
         """Begin `sky launch -y -c CLUSTER WORDS task.yaml`, which stays with the job; `log` is what it prints."""
@@ -114,6 +123,12 @@ class Plain:
                     killed += 1
         assert killed, "there was no API server to be killed"
         return killed
+
+
+def _is_healthy(port: int) -> bool:
+    with suppress(OSError, ValueError), urlopen(f"http://127.0.0.1:{port}/api/health", timeout=30) as answer:
+        return bool(json.loads(answer.read()).get("status") == "healthy")
+    return False
 
 
 def plain_text(text: str) -> str:
