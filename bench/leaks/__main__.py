@@ -81,6 +81,10 @@ def play_side(row: Row, folder: Path, name: str) -> dict[str, Any]:
             seen = row.plain(party) if isinstance(party, Plain) else row.ours(party)
             watched = side.watch(row.watch_s)
             record = judged(row, side, seen, watched)
+        except Exception:
+            if isinstance(party, Plain):
+                print(f"{row.key}, plain, said last: {party.log[-1500:]}", flush=True)
+            raise
         finally:
             party.close()
     except Exception as error:  # noqa: BLE001  the other side and the other rows go on

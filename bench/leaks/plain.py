@@ -108,6 +108,8 @@ class Plain:
     @property
     def log(self) -> str:
         """What `sky launch` has printed."""
+        if not self._log.exists():
+            return ""
         return plain_text(self._log.read_text(encoding="utf-8", errors="replace"))
 
     def kill_server(self, but: int) -> int:

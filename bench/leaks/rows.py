@@ -27,7 +27,7 @@ ROWS = (
         choosing.plain_vast, choosing.ours_vast, choosing.no_dearer, words=choosing.MARKET,
         watch_s=5),
     Row("secrets", "the user's account keys on the rented host", "none is there",
-        choosing.plain_secrets, choosing.ours_secrets, choosing.no_key),
+        choosing.plain_secrets, choosing.ours_secrets, choosing.no_key, watch_s=5),
     Row("clock", "autostop's clock is started again", f"gone within {PROMPT_S:.0f} s of the end that was set",
         ending.plain_clock, ending.ours_clock, ending.on_time, watch_s=90),
     Row("alone", "nobody lives but the machine, and its agent is killed",
