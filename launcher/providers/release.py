@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -125,11 +126,21 @@ def charge(ledger: Ledger, lease: Lease, provider: Provider) -> Usd:
 
 def cost_until(lease: Lease, provider: Provider, until: str) -> Charge:
     """What a lease's machine has cost its run until then (ISO 8601), by its provider's word."""
-    return provider.charged(machine_of(lease), billed_since(lease), parse_iso(until))
+    machine = machine_of(lease)
+    facts = _by_our_clock(lease, machine.facts)
+    if isinstance(facts.get("nodes"), list):  # each machine of several bills from a moment of its own
+        facts["nodes"] = [_by_our_clock(lease, node) for node in facts["nodes"]]
+    return provider.charged(replace(machine, facts=facts), billed_since(lease), parse_iso(until))
 
 
 def billed_since(lease: Lease) -> datetime:
-    """From when a lease's machine bills, by this computer's clock, which may be an hour off its provider's.
+    """From when a lease's machine bills, by this computer's clock, which may be an hour off its provider's."""
+    told = _by_our_clock(lease, (lease.machine or {}).get("facts", {})).get("billed_from")
+    return parse_iso(str(told or lease.created_at))
+
+
+def _by_our_clock(lease: Lease, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A machine's facts, with the moment from which it bills by this computer's clock.
 
     How far off it is tell the two deadlines: the ledger's is by our clock, the label's by the provider's. Whose clock
     a moment of the machine was read from is not kept: it is the one by which that came soonest after our intent.
@@ -137,9 +148,8 @@ def billed_since(lease: Lease) -> datetime:
     from launcher.reaper.labels import Label
 
     began, label = parse_iso(lease.created_at), Label.read(lease.label)
-    told = (lease.machine or {}).get("facts", {}).get("billed_from")
-    if not told:
-        return began
-    since = parse_iso(str(told))
+    if not facts.get("billed_from"):
+        return dict(facts)
+    since = parse_iso(str(facts["billed_from"]))
     ahead = parse_iso(lease.deadline) - label.ends if label else timedelta(0)
-    return min((since, since + ahead), key=lambda moment: abs(moment - began))
+    return {**facts, "billed_from": iso(min((since, since + ahead), key=lambda moment: abs(moment - began)))}
