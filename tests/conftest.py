@@ -132,8 +132,12 @@ LONG = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, then those that run NeMo, then the rest as they were collected."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has a suite of its own; long files first, then those that run NeMo, then the rest in order."""
+    slow = {item: mark.args[0] for item in items if (mark := item.get_closest_marker("slow"))}
+    left_out = [item for item, variable in slow.items() if not os.environ.get(variable)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
     rank = {REPO / "tests" / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path, len(LONG) + (item.get_closest_marker("nemo") is None)))
 

@@ -23,7 +23,7 @@ from tests.cloud import catalog, image
 from tests.cloud.conftest import Standing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-WHOLE = pytest.mark.skipif(not os.environ.get("LAUNCHER_TEST_WHOLE"), reason="minutes long: make test-skypilot")
+WHOLE = pytest.mark.slow("LAUNCHER_TEST_WHOLE")  # minutes long: make test-skypilot
 YES = ("--confirm", "YES", "--max-cost", "4")
 LIFTED = """
 from sky.clouds import RunPod, cloud

@@ -14,7 +14,7 @@ from finetune_harness import Recipe, events, steps_done, wait_for
 from recipes.contract import RecipeExit, damaged, read_complete
 
 pytestmark = pytest.mark.nemo
-WHOLE = pytest.mark.skipif(os.environ.get("LAUNCHER_TEST_TOGETHER") != "1", reason="make test-together")
+WHOLE = pytest.mark.slow("LAUNCHER_TEST_TOGETHER")  # make test-together
 ROWS, BATCH = 24, 4  # of the tone corpus, a step
 
 #: Each process writes down its id, the rows of each of its passes, and at the end a hash of its weights.
