@@ -219,6 +219,7 @@ class Training:
 
     def _reclaim(self, *, reload: bool) -> None:
         """Free what the failed attempt held; after an error inside an optimizer step also go back to a checkpoint."""
+        self.model.trainer = None  # the failed trainer keeps the batch that did not fit
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
