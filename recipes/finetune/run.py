@@ -26,6 +26,7 @@ from recipes.contract import (
 )
 from recipes.finetune import data
 from recipes.finetune.checkpoints import Checkpoints
+from recipes.finetune.clock import Clock
 from recipes.finetune.fitting import Fitting, Load, Machine, fit
 from recipes.finetune.line import AGAIN
 from recipes.finetune.plan import Plan, make_plan, plan_warnings
@@ -35,7 +36,7 @@ from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
 from recipes.finetune.stopping import StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, replayed_rows
 from recipes.finetune.tensorboard import ScalarLog
-from recipes.finetune.training import Clock, Training
+from recipes.finetune.training import Training
 from recipes.finetune.world import ManyProcesses, World
 from recipes.models.decoding import set_greedy_graphs
 from recipes.models.losses import use_cpu_loss

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from omegaconf import OmegaConf
 
 from recipes.contract import EventLog, RecipeExit, RecipeFailure, write_json
 from recipes.finetune.checkpoints import Checkpoint, Checkpoints
+from recipes.finetune.clock import Clock
 from recipes.finetune.data import Row
 from recipes.finetune.line import BeginAgain
 from recipes.finetune.plan import Plan
@@ -28,22 +28,6 @@ from recipes.finetune.watching import NotFinite, Watch, on_cpu
 from recipes.finetune.world import World
 from recipes.models.decoding import transcribe_files
 from recipes.models.precision import is_out_of_memory, is_unsupported_precision
-
-
-@dataclass
-class Clock:
-    """Seconds by phase, whatever the number of resumes."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _phase: str = "loading"
-    _since: float = field(default_factory=time.monotonic)
-
-    def enter(self, phase: str) -> str:
-        """Start counting for `phase`; returns the one left."""
-        now, left = time.monotonic(), self._phase
-        self.seconds[left] = self.seconds.get(left, 0.0) + now - self._since
-        self._phase, self._since = phase, now
-        return left
 
 
 @dataclass

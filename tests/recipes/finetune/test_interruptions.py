@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_ends_as_diverged_without_a_model(recipe: Reci
 def test_out_of_memory_halves_the_batch_until_it_fits_and_keeps_the_rows_a_step(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # what a failed attempt frees goes back at once; glibc's heap would keep it in pieces, and RLIMIT_DATA counts those
+    # what a failed attempt frees goes back at once; glibc's heap would keep it, and RLIMIT_DATA counts that
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
     settings = {"max_steps": 4, "batch_size": 512, "validation_interval_steps": 4}
     out = tmp_path / "out"
