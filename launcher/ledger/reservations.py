@@ -88,14 +88,20 @@ class Reservations(Store):
                 self._close(db, run_id, "settled")
             return self._charged(db, t.charges.c.run == run_id)
 
-    def charge(self, lease: Lease, amount: Usd, source: str) -> None:
-        """Record what a lease cost, in full, and by whose word: free, rate x time, invoice (idempotent)."""
+    def charge(self, lease: Lease, amount: Usd, source: str) -> Usd:
+        """Record what a lease cost, in full, and by whose word: free, rate x time, invoice; what stands (USD).
+
+        Idempotent: what was recorded first stands.
+        """
         _refuse_negative(amount)
         with self.writing() as db:
-            if db.execute(select(t.charges.c.lease).where(t.charges.c.lease == lease.lease)).first() is None:
-                values = {"lease": lease.lease, "run": lease.run, "at": self._now(), "amount_usd": text_of(amount)}
-                db.execute(insert(t.charges).values(**values, source=source))
-                self._note(db, "charged", {"amount_usd": text_of(amount), "source": source}, run=lease.run)
+            stands = db.execute(select(t.charges.c.amount_usd).where(t.charges.c.lease == lease.lease)).scalar()
+            if stands is not None:
+                return Usd(stands)
+            values = {"lease": lease.lease, "run": lease.run, "at": self._now(), "amount_usd": text_of(amount)}
+            db.execute(insert(t.charges).values(**values, source=source))
+            self._note(db, "charged", {"amount_usd": text_of(amount), "source": source}, run=lease.run)
+        return amount
 
     def spent(self, run_id: str) -> Usd:
         """The sum of a run's charges so far."""

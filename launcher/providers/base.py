@@ -223,3 +223,10 @@ class CreatesAside(Protocol):
         Before it, that a machine of the lease is absent proves nothing.
         """
         ...
+
+    def may_have_created(self, label: str) -> bool:
+        """Whether the lease's create was asked for, and nobody heard that it came to nothing. Asks nobody.
+
+        Then a machine may have come and gone by itself, though no launcher ever saw it.
+        """
+        ...

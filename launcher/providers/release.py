@@ -11,7 +11,7 @@ from typing import Any
 from launcher.clock import Clock, iso, parse_iso
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.money import ZERO, Usd
-from launcher.providers.base import Charge, CreatesAside, Machine, Presence, Provider, ProviderError
+from launcher.providers.base import Charge, CreatesAside, Machine, Presence, Provider, ProviderError, by_rate
 
 _ABSENT = " absent"
 _LONGEST_PAUSE_S = 5.0  # between two looks at a machine that is not gone yet
@@ -35,14 +35,18 @@ def release(ledger: Ledger, lease: Lease, provider: Provider, clock: Clock, apar
     settled = parse_iso(lease.created_at) + timedelta(seconds=provider.traits.listing_lag_s)
 
     def found(machine: Machine) -> None:  # before it is ended: it will have to be paid for
-        ledger.tell_lease(lease.lease, as_held(machine))
+        nonlocal lease
+        lease = ledger.tell_lease(lease.lease, as_held(machine))
 
     proof, presence = end(
         machine, lease.label, provider, clock, apart_s, not_before=None if never_created else settled, found=found
     )
     if not proof:
         return ledger.move_lease(lease.lease, LeaseState.RELEASE_PENDING, presence=presence.value)
-    lease = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=proof)
+    told: dict[str, Any] = {}
+    if lease.machine is None and not never_created and _may_have_been(lease, provider):
+        told["machine"] = as_held(Machine(lease.label, lease.label, lease.max_usd_per_hour, {"unseen": True}))
+    lease = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=proof, **told)
     with suppress(OSError):  # what is left here costs nothing
         provider.forget(lease.label)
     return lease
@@ -88,6 +92,10 @@ def end(machine: Machine | None, label: str, provider: Provider, clock: Clock, a
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
+def _may_have_been(lease: Lease, provider: Provider) -> bool:
+    return isinstance(provider, CreatesAside) and provider.may_have_created(lease.label)
+
+
 def _is_listed_without(provider: Provider, label: str) -> bool:
     try:
         listed = provider.listing()
@@ -111,17 +119,23 @@ def machine_of(lease: Lease) -> Machine:
 def charge(ledger: Ledger, lease: Lease, provider: Provider) -> Usd:
     """Record what a released lease has cost, by its provider's word; the amount (USD). Idempotent.
 
-    From its creation (as the provider says it, else as we asked for it) to the first proof that it was gone.
+    From its creation (as the provider says it, else as we asked for it) to the first proof that it was gone. One that
+    may have come and gone unseen is booked at the approved rate for all that time, at most what is reserved: more
+    than its bill, never less.
     """
     if lease.machine is None:
-        ledger.charge(lease, ZERO, "never created")
-        return ZERO
-    ended = (lease.machine or {}).get("facts", {}).get("ended_at")  # known before it could be written here
-    found = cost_until(
-        lease, provider, str(ended or (lease.proof[0].partition(" ")[0] if lease.proof else lease.updated_at))
-    )
-    ledger.charge(lease, found.amount, found.source)
-    return found.amount
+        return ledger.charge(lease, ZERO, "never created")
+    facts = lease.machine.get("facts", {})
+    ended = facts.get("ended_at")  # known before it could be written here
+    until = str(ended or (lease.proof[0].partition(" ")[0] if lease.proof else lease.updated_at))
+    if facts.get("unseen"):
+        step_s, began = provider.traits.billing_step_s, parse_iso(lease.created_at)
+        most = by_rate(machine_of(lease), began, parse_iso(until), step_s)
+        left = lease.reserved_usd - ledger.spent(lease.run)
+        found = Charge(max(ZERO, min(most.amount, left)), "never seen: at most")
+    else:
+        found = cost_until(lease, provider, until)
+    return ledger.charge(lease, found.amount, found.source)
 
 
 def cost_until(lease: Lease, provider: Provider, until: str) -> Charge:

@@ -98,6 +98,46 @@ def test_an_answer_that_proves_nothing_leaves_the_release_pending(
     assert release(ledger, lease, provider, Clock()).state is LeaseState.RELEASE_PENDING
 
 
+class Aside(LocalProvider):
+    """Creates in a process of its own, which may have been asked: what it made is gone before anybody looks."""
+
+    asked = True
+
+    def abandon(self, label: str) -> bool:
+        return False
+
+    def may_have_created(self, label: str) -> bool:
+        return self.asked
+
+
+@pytest.mark.parametrize(
+    ("asked", "never_created", "hours", "spent", "booked"),
+    [
+        (True, False, 0.5, "0", "0.215"),  # the approved rate, from the intent to the first proof
+        (True, False, 200.0, "0", "0.54"),  # at most what is reserved
+        (True, False, 200.0, "0.14", "0.4"),  # of which another machine of the run has had its part
+        (True, True, 0.5, "0", "0"),  # the provider's word
+        (False, False, 0.5, "0", "0"),  # whoever creates was never asked
+    ],
+)
+def test_what_may_have_come_and_gone_unseen_is_booked_at_most_and_never_at_nothing(
+    ledger: Ledger, tmp_path: Path, asked: bool, never_created: bool, hours: float, spent: str, booked: str
+) -> None:
+    run, _ = ledger.create_run("key", {}, "d")
+    words = {"provider": "runpod", "account": "here", "reserved": Usd("0.54"), "deadline": "2026-11-20T01:00:00.000Z"}
+    other = ledger.intend_lease(run.run, offer_id="x", max_usd_per_hour=Usd("0.43"), **words)
+    ledger.charge(other, Usd(spent), "rate x time")
+    lease = ledger.intend_lease(run.run, offer_id="y", max_usd_per_hour=Usd("0.43"), **words)
+    provider, clock = Aside(Home(tmp_path), SystemClock(), python=Path(sys.executable)), Clock()
+    provider.asked = asked
+    clock.seconds = (datetime.fromisoformat(lease.created_at) - clock.now()).total_seconds() + hours * 3600
+    done = release(ledger, lease, provider, clock, never_created=never_created)
+    assert done.state is LeaseState.RELEASED
+    assert charge(ledger, done, provider) == Usd(booked)
+    assert charge(ledger, done, provider) == Usd(booked)
+    assert ledger.charges(run.run)[-1].source == ("never created" if booked == "0" else "never seen: at most")
+
+
 @pytest.mark.xfail(strict=True, reason="RunPod does not tell when a pod ended: it is booked until it was seen gone")
 def test_a_pod_that_ended_itself_at_its_deadline_is_not_booked_for_the_week_until_somebody_looked(
     ledger: Ledger, tmp_path: Path

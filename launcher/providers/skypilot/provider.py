@@ -110,6 +110,9 @@ class SkyPilotProvider:
         except CreateRefusedError:
             self.forget(intent.label)
             raise
+        except SoldOutError:
+            lodging.note(sold_out=True)
+            raise
 
     def find(self, label: str) -> tuple[Presence, Machine | None]:
         """By the witness; where there is none, by SkyPilot's word: `traits` call such a release unproven."""
@@ -236,6 +239,11 @@ class SkyPilotProvider:
             return False  # where SkyPilot alone can be asked, its server is needed for that
         lodging.end()
         return True
+
+    def may_have_created(self, label: str) -> bool:
+        """Once SkyPilot was asked: its server launches, and its autostop ends, without any launcher."""
+        held = self._lodging(label).facts()
+        return bool(held.get("asked")) and not held.get("sold_out")
 
     def forget(self, label: str) -> None:
         """End the lease's API server with all that it started, and remove its home."""
