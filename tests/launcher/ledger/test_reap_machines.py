@@ -4,11 +4,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from launcher.clock import iso
 from launcher.home import Home
+from launcher.hosts.lease_keys import LeaseKeys
 from launcher.ledger import Caps, Lease, LeaseState, Ledger, RunState
 from launcher.money import Usd
 from launcher.offers.offer import Offer
@@ -83,6 +85,29 @@ def ground(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Groun
     made = Ground(home, Clock(), script)
     made.says(fractions=[0.5])
     return made
+
+
+def test_a_machine_is_released_in_the_same_sweep_whatever_its_wiping_comes_to(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = ground.rent("key")
+    for state in (LeaseState.ARMED, LeaseState.STAGED):
+        ground.ledger.move_lease(lease.lease, state)
+    key = LeaseKeys(ground.home.run_dir(lease.run) / "keys" / lease.lease).private
+    key.parent.mkdir(parents=True)
+    key.touch()
+    private = SimpleNamespace(allowed=SimpleNamespace(sensitivity="phi"))
+    monkeypatch.setattr("launcher.plan.plan_of", lambda run, plan: private)
+
+    def connect(self: object, machine: object, keys: object) -> None:
+        raise TypeError("a reply that nobody thought of")
+
+    monkeypatch.setattr(type(ground.provider), "connect", connect)
+    ground.clock.time += timedelta(hours=8, seconds=1)
+    told = reap(ground.home, ground.ledger, ground.clock)
+    assert [fact["wiped"] for fact in told.released] == [False]
+    assert ground.machines() == set()
+    assert any("phi data was not removed before its release (TypeError)" in note for note in told.notes)
 
 
 def test_a_machine_past_its_deadline_is_released_charged_and_settled(ground: Ground) -> None:
