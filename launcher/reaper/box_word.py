@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from launcher.clock import iso
-from launcher.errors import LauncherError
 from launcher.home import Home
 from launcher.hosts.lease_keys import LeaseKeys
 from launcher.hosts.ssh import SshHost
@@ -25,7 +24,7 @@ def word_of(home: Home, lease: Lease, provider: Provider) -> dict[str, Any]:
     folder = home.run_dir(lease.run) / "keys" / lease.lease
     if not lease.machine or provider.name == "local" or not folder.is_dir():
         return {}
-    with suppress(LauncherError, OSError, ValueError):
+    with suppress(Exception):  # whatever a machine answers, or keeps in that file: it is released all the same
         host = provider.connect(machine_of(lease), LeaseKeys(folder))
         if isinstance(host, SshHost) and host.answers(within_s=ANSWERS_S):
             held = json.loads(host.read(TOLD, 0, 1 << 14))

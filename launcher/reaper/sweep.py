@@ -185,8 +185,8 @@ class _Reaper:
             self._told.notes.append(str(error))
             self._end_unwritten(lease, provider, facts)
             return
-        except (LauncherError, OSError) as error:
-            why = str(error)
+        except Exception as error:  # noqa: BLE001  (the other machines are looked at all the same)
+            why = _in_words(error)
         self._told.pending.append({**facts, "why": why})
 
     def _wiped(self, ledger: Ledger, lease: Lease, provider: Provider) -> Fact:
@@ -214,8 +214,8 @@ class _Reaper:
         try:
             proof, _ = end(machine_of(lease) if lease.machine else None, lease.label, provider, self._clock)
             why = f"{lease.provider} did not confirm that it is gone"
-        except (LauncherError, OSError) as error:
-            proof, why = [], str(error)
+        except Exception as error:  # noqa: BLE001  (the other machines are looked at all the same)
+            proof, why = [], _in_words(error)
         if proof:
             self._told.released.append({**facts, "proof": proof})
         else:
@@ -273,8 +273,8 @@ class _Reaper:
             return  # without its key nothing of ours can be there, or it can only be seen from where the key is
         try:
             listed = provider.listing()
-        except (LauncherError, OSError) as error:
-            self._unknown(name, str(error))
+        except Exception as error:  # noqa: BLE001  (the other machines are looked at all the same)
+            self._unknown(name, _in_words(error))
             return
         if not listed.complete:
             self._unknown(name, "its list of machines was not whole")
@@ -309,8 +309,8 @@ class _Reaper:
         try:
             proof, _ = end(machine, machine.label, provider, self._clock)
             why = f"{provider.name} did not confirm that it is gone"
-        except (LauncherError, OSError) as error:
-            proof, why = [], str(error)
+        except Exception as error:  # noqa: BLE001  (the other machines are looked at all the same)
+            proof, why = [], _in_words(error)
         if not proof:
             self._told.pending.append({**facts, "why": why})
             return
@@ -358,6 +358,11 @@ class _Reaper:
 def _is_looked_after(run_dir: Path) -> bool:
     """Whether a runner lives, or the sentinel of one that died: it is about to release, or to start another."""
     return is_running(run_dir) or is_guarded(run_dir)
+
+
+def _in_words(error: Exception) -> str:
+    foreseen = isinstance(error, LauncherError | OSError)
+    return str(error) if foreseen else f"{type(error).__name__}: {error} (a fault of the launcher: please report it)"
 
 
 def _facts(lease: Lease) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import pytest
 from launcher.clock import iso
 from launcher.home import Home
 from launcher.hosts.lease_keys import LeaseKeys
+from launcher.hosts.ssh import SshHost
 from launcher.ledger import Caps, Lease, LeaseState, Ledger, RunState
 from launcher.money import Usd
 from launcher.offers.offer import Offer
-from launcher.providers.base import Intent
+from launcher.providers.base import Intent, Machine
 from launcher.providers.registry import provider_named
 from launcher.reaper import MARGIN, reap
 from launcher.reaper.labels import UNSURE
@@ -108,6 +109,44 @@ def test_a_machine_is_released_in_the_same_sweep_whatever_its_wiping_comes_to(
     assert [fact["wiped"] for fact in told.released] == [False]
     assert ground.machines() == set()
     assert any("phi data was not removed before its release (TypeError)" in note for note in told.notes)
+
+
+def test_what_nobody_foresaw_at_one_machine_keeps_no_other_from_being_released(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (ground.rent(f"key {number}") for number in range(3))
+    destroy = type(ground.provider).destroy
+
+    def refuses_one(self: object, machine: Machine) -> None:
+        if machine.label == second.label:
+            raise TypeError("a reply that nobody thought of")
+        destroy(self, machine)
+
+    ground.clock.time += timedelta(hours=8, seconds=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(ground.provider), "destroy", refuses_one)
+        told = reap(ground.home, ground.ledger, ground.clock)
+    assert {fact["label"] for fact in told.released} == {first.label, third.label}
+    assert [fact["label"] for fact in told.pending] == [second.label]
+    assert "TypeError: a reply that nobody thought of" in told.pending[0]["why"]
+    assert ground.machines() == {second.label}
+    assert [fact["label"] for fact in reap(ground.home, ground.ledger, ground.clock).released] == [second.label]
+    assert ground.machines() == set()
+
+
+@pytest.mark.parametrize("word", ["[]", '"ended"', '{"state": "ended"}', '{"state": "ended", "t": 1e99}', "[" * 9999])
+def test_whatever_a_machine_says_of_its_end_is_no_reason_to_let_it_bill(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    lease = ground.rent("key")
+    (ground.home.run_dir(lease.run) / "keys" / lease.lease).mkdir(parents=True)
+    host = object.__new__(SshHost)
+    monkeypatch.setattr(SshHost, "answers", lambda self, within_s: True)
+    monkeypatch.setattr(SshHost, "read", lambda self, path, offset, most: word)
+    monkeypatch.setattr(type(ground.provider), "connect", lambda self, machine, keys: host)
+    ground.clock.time += timedelta(hours=8, seconds=1)
+    assert [fact["label"] for fact in reap(ground.home, ground.ledger, ground.clock).released] == [lease.label]
+    assert ground.machines() == set()
 
 
 def test_a_machine_past_its_deadline_is_released_charged_and_settled(ground: Ground) -> None:
