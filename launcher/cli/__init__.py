@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "manifest": ("launcher.cli.manifest", "Check or split a manifest."),
     "evaluate": ("launcher.cli.evaluate", "Transcribe a manifest with a model and score it."),
     "transcribe": ("launcher.cli.transcribe", "Try a model on your own clips."),
+    "merge": ("launcher.cli.merge", "A plain .nemo from a base and an adapter."),
     "gate": ("launcher.cli.gate", "Is tuning worth it?"),
     "score": ("launcher.cli.score", "WER, CER, KER and SER with intervals."),
     "decide": ("launcher.cli.decide", "Keep the tuned model, or not?"),

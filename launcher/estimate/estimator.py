@@ -20,6 +20,7 @@ from launcher.prepare import Prepared
 from recipes.constants import figure
 from recipes.finetune.fitting import Fitting, Machine, fit, rounded_up, sharing, wanted_rows_per_step
 from recipes.finetune.spec import FinetuneSpec
+from recipes.methods.registry import METHODS
 from recipes.models.memory import training_need
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Estimator:
         self._work = workload_of(job, prepared)
         self._measured = {
             method: Measured(measured, method=method, parameters=self._work.shape.parameters)
-            for method in ("full", "frozen_encoder")
+            for method in METHODS
         }
         self._on_gpu: dict[tuple[Any, ...], _OnGpu] = {}
 

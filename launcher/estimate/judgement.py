@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recipes.methods.contract import MethodName
+
 PHASES = ("provision", "image", "upload", "model", "baseline", "train", "evaluate", "collect")
 
 
@@ -30,7 +32,7 @@ class Estimate(BaseModel):
     parameters: int
     audio_s: float = Field(0.0, description="audio seconds trained on, repeats included")
     audio_s_per_s: float = Field(0.0, description="audio seconds a second of training, at p50; 0: nothing is trained")
-    method: Literal["full", "frozen_encoder", ""] = Field("", description="resolved; empty: nothing is trained")
+    method: MethodName | Literal[""] = Field("", description="resolved; empty: nothing is trained")
     batch_size: int = Field(1, description="rows a forward pass of all devices together, resolved")
     accumulate_grad_batches: int = Field(1, description="passes that make a step, resolved")
     devices: int = Field(1, description="GPUs of each machine that train, where they share a step evenly")

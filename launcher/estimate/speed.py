@@ -8,6 +8,8 @@ from launcher.estimate.workload import Workload
 from launcher.offers import canonical
 from launcher.offers.offer import Offer
 from recipes.constants import figure
+from recipes.methods.contract import MethodName, MethodSettings
+from recipes.methods.registry import METHODS
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,18 @@ def rates_of_offer(offer: Offer, cores: int) -> Rates:
     return rates_of(offer.gpu, offer.vram_gb, on_gpu=offer.count > 0, cores=cores)
 
 
-def step_s(work: Workload, rates: Rates, method: str, batch: int, accumulate: int, *, half: bool) -> float:
+#: What of the encoder's backward pass each kind of method pays: gradients of inputs cost as much as of weights.
+_OF_BACKWARD = {"weights": 1.0, "inputs": 0.5, "none": 0.0}
+
+
+def step_s(work: Workload, rates: Rates, method: MethodName, batch: int, accumulate: int, *, half: bool) -> float:
     """Seconds of one optimizer step: `accumulate` passes over `batch` rows padded to the longest, and the update."""
     shape = work.shape
     padded_s = work.padded_s(batch)
     audio_s = batch * padded_s
-    full = method == "full"
-    passes = figure("speed.flop_per_parameter_frame_forward") + (
-        figure("speed.flop_per_parameter_frame_backward") if full else 0.0
-    )
+    backward = _OF_BACKWARD[METHODS[method].encoder_backward]
+    passes = figure("speed.flop_per_parameter_frame_forward")
+    passes += figure("speed.flop_per_parameter_frame_backward") * backward
     frames = audio_s * shape.frames_per_s
     cells = padded_s * shape.frames_per_s * (padded_s * work.tokens_per_s + 1) if shape.joint_hidden else 0.0
     outputs = shape.vocabulary + shape.extra
@@ -67,7 +72,7 @@ def step_s(work: Workload, rates: Rates, method: str, batch: int, accumulate: in
     if not rates.on_gpu:
         return figure("speed.step_overhead_s") + accumulate * work_s
     moved = _encoder_bytes(work, frames, padded_s, half=half) * (
-        1.0 if full else figure("speed.forward_share_of_moved")
+        1.0 if backward else figure("speed.forward_share_of_moved")
     )
     moved += batch * cells * outputs * figure("speed.joint_bytes_moved_per_output")
     pass_s = max(
@@ -75,18 +80,21 @@ def step_s(work: Workload, rates: Rates, method: str, batch: int, accumulate: in
         shape.layers * figure("speed.launch_s_per_layer_pass"),
         audio_s / figure("speed.read_audio_s_per_s"),
     )
-    trained = shape.parameters if full else shape.head_parameters
-    update_s = trained * figure("speed.optimizer_bytes_moved_per_parameter") / rates.bytes_per_s
+    update_s = _trained(work, method) * figure("speed.optimizer_bytes_moved_per_parameter") / rates.bytes_per_s
     return accumulate * pass_s + update_s + figure("speed.step_overhead_gpu_s")
 
 
-def exchange_s(work: Workload, method: str, devices: int, nodes: int) -> float:
+def _trained(work: Workload, method: MethodName) -> float:
+    settings = work.finetune.method_settings if work.finetune else MethodSettings()
+    return METHODS[method].trained(work.shape, settings)
+
+
+def exchange_s(work: Workload, method: MethodName, devices: int, nodes: int) -> float:
     """Seconds that a step's float32 gradients take round the ring of so many devices, of all machines together."""
     if devices <= 1:
         return 0.0
-    trained = work.shape.parameters if method == "full" else work.shape.head_parameters
     gb_per_s = figure("speed.exchange_gb_per_s" if nodes == 1 else "speed.exchange_machines_gb_per_s")
-    return 2 * (devices - 1) / devices * trained * 4 / (gb_per_s * 1e9)
+    return 2 * (devices - 1) / devices * _trained(work, method) * 4 / (gb_per_s * 1e9)
 
 
 def transcribe_s(work: Workload, rates: Rates, audio_s: float, batch: int, *, half: bool) -> float:

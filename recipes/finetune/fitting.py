@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass, replace
 
 from recipes.finetune.spec import FinetuneSpec
-from recipes.models.memory import Method, training_need
+from recipes.methods.contract import MethodName
+from recipes.models.memory import training_need
 from recipes.models.shape import Shape
 
 FEWEST_ROWS, MOST_ROWS = 8, 32  # a step, when auto decides
@@ -47,7 +48,7 @@ class Machine:
 class Fitting:
     """Method and each device's batch as resolved. `words`: what auto chose and why. `why_not`: empty when it fits."""
 
-    method: Method
+    method: MethodName
     batch_size: int
     accumulate: int
     needs_gb: float
@@ -97,7 +98,7 @@ def sharing(rows: int, devices: int, nodes: int = 1) -> int:
 
 def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitting:
     """The first that fits of: full before frozen_encoder where method is auto, larger batches before smaller."""
-    methods: tuple[Method, ...] = ("full", "frozen_encoder") if spec.method == "auto" else (spec.method,)
+    methods: tuple[MethodName, ...] = ("full", "frozen_encoder") if spec.method == "auto" else (spec.method,)
     together, rows = wanted_rows_per_step(spec, load.epoch_rows, machine.nodes)
     devices = machine.devices
     if rows % devices:
@@ -133,11 +134,11 @@ def _sizes(wanted: int, *, auto: bool) -> list[int]:
     return sizes
 
 
-def _needs(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, method: Method, batch: int) -> float:
+def _needs(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, method: MethodName, batch: int) -> float:
     return training_need(
         shape, method, batch, longest_s=load.longest_s, longest_tokens=load.longest_tokens,
         half=machine.half, on_gpu=machine.on_gpu, fused_batch_size=spec.fused_batch_size,
-        together=machine.devices > 1,
+        together=machine.devices > 1, settings=spec.method_settings,
     ).total  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from recipes.finetune.spec import MOST_EPOCHS, FinetuneSpec
+from recipes.methods.registry import METHODS
 
 #: Below this much training audio the smaller learning rate is recommended (NVIDIA's ASR fine-tuning guide).
 LITTLE_AUDIO_H = 20.0
@@ -98,7 +99,8 @@ def make_plan(
     steps = spec.max_steps if spec.max_steps != "auto" else math.ceil(spec.max_epochs * epoch_rows / rows_per_step)
     rate = spec.learning_rate
     if rate == "auto":
-        rate = 3e-5 if train_hours < LITTLE_AUDIO_H else 1e-4
+        own = METHODS[spec.method].learning_rate if spec.method != "auto" else None
+        rate = own or (3e-5 if train_hours < LITTLE_AUDIO_H else 1e-4)
     warmup = min(steps // 2, max(5, round(0.02 * steps))) if spec.warmup_steps == "auto" else spec.warmup_steps
     an_epoch = math.ceil(epoch_rows / rows_per_step)
     validation = min(max(an_epoch, math.ceil(steps / 20)), math.ceil(steps / 4))

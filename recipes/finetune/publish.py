@@ -21,6 +21,11 @@ from recipes.finetune.rules import COLLAPSED_SHARE, collapsed_share, wer
 from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
 from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.training import Training
+from recipes.methods.adapter import ADAPTER, AdapterConfig, BaseOfAdapter, write_adapter
+from recipes.methods.adapter import CONFIG as ADAPTER_CONFIG
+from recipes.methods.lora import MODULES
+from recipes.methods.merging import merge_into
+from recipes.models.digests import weights_digest
 from recipes.models.opening import ModelFacts
 from recipes.models.saving import save_model
 
@@ -66,13 +71,22 @@ def write_config(run: Run, training: Training, facts: ModelFacts) -> None:
 
 
 def publish(
-    run: Run, training: Training, facts: ModelFacts, general_before: float | None, reason: str | None
+    run: Run,
+    training: Training,
+    facts: ModelFacts,
+    general_before: float | None,
+    reason: str | None,
+    base_digest: str | None,
 ) -> tuple[RecipeExit, str]:
-    """Write the artefacts, the one worth most first, COMPLETE.json last; returns exit code and a line about it."""
+    """Write the artefacts, the one worth most first, COMPLETE.json last; returns exit code and a line about it.
+
+    `base_digest`: of the base's weights, where the method leaves an adapter to be merged into them.
+    """
     out, held_out, general_rows = run.out, run.sets.validation, run.sets.general_validation
     run.clock.enter("saving")
     run.events.emit("phase", name="saving")
     step, found, texts = _take_best(run, training)
+    adapter = _merge(run, training, base_digest) if base_digest else None
     save_model(training.model, out / MODEL)
     hyps = [{"audio_filepath": r.named, "pred_text": t} for r, t in zip(held_out, texts, strict=True)]
     write_atomic(out / HYPOTHESES, "".join(json.dumps(h, ensure_ascii=False) + "\n" for h in hyps))
@@ -98,12 +112,42 @@ def publish(
     data.forget(run.work)
     data.forget(out / ASIDE)
     metrics = {**result.model_dump(exclude={"status"}), "identity": run.identity}
-    complete(out, result.status, metrics, [MODEL, INFO, HYPOTHESES, CONFIG, ScalarLog.NAME, TRAIN, VALIDATION])
+    first = [MODEL]
+    if adapter:
+        first = [ADAPTER, ADAPTER_CONFIG, MODEL]
+        metrics["merged_weights_sha256"] = adapter.merged_weights_sha256
+    complete(out, result.status, metrics, [*first, INFO, HYPOTHESES, CONFIG, ScalarLog.NAME, TRAIN, VALIDATION])
     line = (
         f"{training.step} of {training.plan.total_steps} steps{f' ({reason})' if reason else ''}; validation WER "
         f"{result.validation_wer_before:.3f} → {found:.3f} (step {step})"
     )
     return (RecipeExit.STOPPED_AT_LIMIT if stopped else RecipeExit.DONE), line
+
+
+def _merge(run: Run, training: Training, base_digest: str) -> AdapterConfig:
+    """Write down what was learned, alone, and make the model a plain one with it in its weights."""
+    spec, method, model = run.spec, training.method, training.model
+    tensors, settings = method.adapter(model), spec.method_settings
+    is_lora = "lora_rank" in method.reads
+    method.unload(model)
+    merge_into(model, tensors, settings.lora_scaling)
+    config = AdapterConfig(
+        method=method.name,
+        base=BaseOfAdapter(**_named(spec), weights_sha256=base_digest),
+        rank=settings.lora_rank if is_lora else None,
+        alpha=settings.lora_alpha if is_lora else None,
+        targets=list(MODULES[settings.lora_targets]) if is_lora else [],
+        merged_weights_sha256=weights_digest(model.state_dict()),
+    )
+    write_adapter(run.out, config, tensors)
+    return config
+
+
+def _named(spec: FinetuneSpec) -> dict[str, Any]:
+    """The base as artefacts name it: without the folder it lay in."""
+    if not spec.base_is_path:
+        return {"name": spec.base, "sha256": None}
+    return {"name": Path(spec.base).name, "sha256": sha256_of(Path(spec.base))}
 
 
 def _load_best(checkpoints: Checkpoints, identity: str) -> tuple[dict[str, torch.Tensor] | None, Checkpoint | None]:
@@ -119,7 +163,7 @@ def _take_best(run: Run, training: Training) -> tuple[int, float, list[str]]:
     weights, best = _load_best(training.checkpoints, run.identity)
     training.model.eval()
     if weights is not None and best is not None:
-        training.model.load_state_dict(weights)
+        training.method.restore(training.model, weights)
         return best.step, float(best.notes["wer"]), list(best.notes["hypotheses"])
     run.warn("the best weights cannot be read: the last ones are taken")  # they are still a model
     texts = training.decode(run.sets.validation)
@@ -135,8 +179,7 @@ def _info(run: Run, training: Training, facts: ModelFacts, result: info.ResultIn
     return info.RunInfo(
         method=spec.method,
         base=info.BaseInfo(
-            name=Path(spec.base).name if spec.base_is_path else spec.base,
-            sha256=sha256_of(Path(spec.base)) if spec.base_is_path else None,
+            **_named(spec),
             **{k: v for k, v in asdict(facts).items() if k != "parameters"},
         ),
         hyper_parameters=training.plan.as_json() | {"optimizer": "adamw", "schedule": "CosineAnnealing"},
@@ -150,7 +193,7 @@ def _info(run: Run, training: Training, facts: ModelFacts, result: info.ResultIn
         replayed_rows_per_epoch=training.stream.replayed,
         parameters={
             "total": facts.parameters,
-            "trainable": facts.parameters - (encoder if training.frozen_encoder else 0),
+            "trainable": training.trainable,
             "encoder": encoder,
         },
         result=result,

@@ -38,7 +38,9 @@ from recipes.finetune.stream import Stream, replayed_rows
 from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.training import Training
 from recipes.finetune.world import ManyProcesses, World
+from recipes.methods.registry import METHODS, settings_of_others
 from recipes.models.decoding import set_greedy_graphs
+from recipes.models.digests import weights_digest
 from recipes.models.losses import use_cpu_loss
 from recipes.models.opening import ModelFacts, facts_of, open_model, scratch_in
 from recipes.models.precision import choose_precision, gpu_memory_gb
@@ -98,6 +100,8 @@ def finetune(
     scratch_in(run.work / "scratch")
     model = open_model(spec.base, is_path=spec.base_is_path, trusted=spec.trust_base)
     facts = facts_of(model)
+    method = METHODS[fitting.method]
+    base_digest = weights_digest(model.state_dict()) if method.has_adapter and world.is_first else None
     training = _training(run, model, facts)
     stop.arm()
     newest, passed_over = training.checkpoints.newest("step")
@@ -116,7 +120,7 @@ def finetune(
     reason = training.run()
     if training.plan.schedule:
         write_config(run, training, facts)  # as many steps as were made
-    return publish(run, training, facts, general_before, reason)
+    return publish(run, training, facts, general_before, reason, base_digest)
 
 
 def _fitting(spec: FinetuneSpec, sets: data.Sets, world: World) -> Fitting:
@@ -145,7 +149,8 @@ def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting) -> str:
     Of batch, accumulation and devices only the rows a step count: another machine may split them otherwise.
     """
     ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder", "devices"}
-    settings = spec.model_dump(exclude={*ignored, "batch_size", "accumulate_grad_batches"})
+    ignored |= {"batch_size", "accumulate_grad_batches", *settings_of_others(fitting.method)}
+    settings = spec.model_dump(exclude=ignored)
     settings["rows_per_step"] = fitting.rows_per_step
     base = sha256_of(Path(spec.base)) if spec.base_is_path and Path(spec.base).is_file() else spec.base
     parts = [
@@ -181,8 +186,8 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         if not model.joint.fuse_loss_wer:
             model.joint.set_fuse_loss_wer(True, model.loss, model.wer)
     set_greedy_graphs(model, spec.use_cuda_graph_decoder)
-    if spec.method == "frozen_encoder":
-        model.encoder.freeze()
+    method = METHODS[run.fitting.method]
+    method.prepare(model, spec.method_settings)
     loader = _nemo_loader(run, model, facts)
     return Training(
         model=model,
@@ -190,7 +195,8 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         stream=stream,
         validation=sets.validation,
         optim=optimizer_config(spec, plan),
-        frozen_encoder=spec.method == "frozen_encoder",
+        method=method,
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         gradient_clip_val=spec.gradient_clip_val,
         num_workers=_workers(spec, run.world),
         seed=spec.seed,

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from recipes.methods.contract import LoraTargets, MethodSettings
+
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -28,10 +30,27 @@ class FinetuneSpec(BaseModel):
         min_length=1,
         description="The model to start from: a path ending in .nemo, or a pretrained name.",
     )
-    method: Literal["full", "frozen_encoder", "auto"] = Field(
+    method: Literal["full", "frozen_encoder", "lora", "lora_decoder", "auto"] = Field(
         default="full",
-        description="full: every weight learns. frozen_encoder: only the decoder and joint do, which needs "
-        "4 bytes a frozen parameter instead of 16 and forgets less. auto: full where it fits, else frozen_encoder.",
+        description="full: every weight learns. lora: low-rank adapters on the encoder do, for new voices and "
+        "channels. lora_decoder: those and the whole decoder and joint, for new words too. frozen_encoder: only the "
+        "decoder and joint, for new words alone. What is frozen needs 4 to 6 bytes a parameter instead of 16 and is "
+        "not forgotten; the result is a plain model all the same. auto: full where it fits, else frozen_encoder.",
+    )
+    lora_rank: int = Field(
+        default=16, ge=1, le=512, strict=True,
+        description="Rank of the adapters of lora and lora_decoder: more learns more; 8 to 32 are usual.",
+    )
+    lora_alpha: PositiveFloat | Auto = Field(
+        default="auto", description="The adapters count alpha / rank times; auto: twice the rank."
+    )
+    lora_targets: LoraTargets = Field(
+        default="attention",
+        description="Layers of the encoder that get adapters; with the feed-forward ones 3.5 times as many weights "
+        "learn.",
+    )
+    lora_dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
+        default=0.05, description="Share of an adapter's inputs left out at random in training."
     )
     train_manifest: str = Field(min_length=1, description="NeMo manifest of the recordings to learn.")
     validation_manifest: str = Field(
@@ -71,8 +90,8 @@ class FinetuneSpec(BaseModel):
     )
     learning_rate: PositiveFloat | Auto = Field(
         default="auto",
-        description="Peak of the cosine schedule; auto: 3e-5 below 20 h of training audio, 1e-4 above. Tiny "
-        "models need an explicit 1e-3 to 4e-3.",
+        description="Peak of the cosine schedule; auto: 3e-5 below 20 h of training audio, 1e-4 above, 3e-4 for "
+        "lora and lora_decoder. Tiny models need an explicit 1e-3 to 4e-3.",
     )
     warmup_steps: Annotated[int, Field(ge=0, le=10**9, strict=True)] | Auto = Field(
         default="auto", description="Steps of linear warm-up; auto: 2% of the steps, at least 5."
@@ -147,6 +166,17 @@ class FinetuneSpec(BaseModel):
         return self.base.endswith(".nemo") or self.base.startswith(("/", "./", "../", "~"))
 
     @property
+    def method_settings(self) -> MethodSettings:
+        """What the methods read of this, `auto` resolved."""
+        return MethodSettings(
+            lora_rank=self.lora_rank,
+            lora_alpha=2.0 * self.lora_rank if self.lora_alpha == "auto" else self.lora_alpha,
+            lora_targets=self.lora_targets,
+            lora_dropout=self.lora_dropout,
+            seed=self.seed,
+        )
+
+    @property
     def replays(self) -> bool:
         """Whether general rows are mixed into training."""
         return self.general_manifest is not None and self.replay_fraction > 0
@@ -167,4 +197,4 @@ class FinetuneSpec(BaseModel):
 
 
 SPEC = FinetuneSpec
-SUMMARY = "Fine-tune a TDT, RNNT, CTC or hybrid model: every weight, or all but the encoder."
+SUMMARY = "Fine-tune a TDT, RNNT, CTC or hybrid model: every weight, low-rank adapters, the decoder, or both."

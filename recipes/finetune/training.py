@@ -26,6 +26,7 @@ from recipes.finetune.stream import Stream, StreamBatches
 from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.watching import NotFinite, Watch, on_cpu
 from recipes.finetune.world import World
+from recipes.methods.contract import TuningMethod
 from recipes.models.decoding import transcribe_files
 from recipes.models.precision import is_out_of_memory, is_unsupported_precision
 
@@ -39,7 +40,8 @@ class Training:
     stream: Stream
     validation: Sequence[Row]
     optim: dict[str, Any]
-    frozen_encoder: bool
+    method: TuningMethod
+    trainable: int  # parameters
     gradient_clip_val: float
     num_workers: int
     seed: int
@@ -76,7 +78,7 @@ class Training:
         if checkpoint is not None:
             state = torch.load(checkpoint.state, map_location="cpu", weights_only=True) | {"step": checkpoint.step}
         state = self.world.share_tensors(state)
-        self.model.load_state_dict(state["model"])
+        self.method.restore(self.model, state["model"])
         self.carried = state
         mine, held = self.plan, replace(Plan(**state["plan"]), precision=self.plan.precision)
         other = mine.devices != held.devices or mine.batch_size < held.batch_size  # or less memory here
@@ -181,7 +183,7 @@ class Training:
                 raise RecipeFailure(
                     RecipeExit.OUT_OF_MEMORY,
                     f"out of memory at step {self.step + 1} with one row a pass: lower max_duration_s or "
-                    "fused_batch_size, take method frozen_encoder, a smaller base, or more memory",
+                    "fused_batch_size, take method lora_decoder or frozen_encoder, a smaller base, or more memory",
                 ) from error
             words = f"batch size {plan.batch_size} → {smaller.batch_size}, accumulated {smaller.accumulate} times"
             return smaller, (
@@ -285,11 +287,10 @@ class Training:
         self.log.scalars(self.step, val_wer=found.wer)
         self._progress(0.0, 0, val_wer=found.wer)
         if self.step and self.stops.best == found:
-            model = self.model
             self.checkpoints.save(
                 "best",
                 self.step,
-                lambda path: torch.save(on_cpu(model.state_dict()), path),
+                lambda path: torch.save(on_cpu(self.method.learned(self.model)), path),
                 {"wer": found.wer, "hypotheses": texts, "identity": self.identity},
             )
         collapse = self.stops.collapse()
@@ -319,7 +320,7 @@ class Training:
         self.events.emit("phase", name="saving")
         state = {
             **optimizer_state,
-            "model": on_cpu(self.model.state_dict()),
+            "model": on_cpu(self.method.learned(self.model)),
             "plan": self.plan.as_json(),
             "stops": self.stops.as_json(),
             "interval_losses": self._interval_losses,

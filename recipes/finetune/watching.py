@@ -60,8 +60,7 @@ class Watch(pl.Callback):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Seed every source of chance by step and pass: a resume repeats what an unbroken run does."""
         training = self.training
-        if training.frozen_encoder:
-            pl_module.encoder.eval()  # its batch norm statistics stay too
+        training.method.before_batch(pl_module)
         part = batch_idx % training.plan.accumulate
         place = f"{training.seed}/step/{self.step}/{part}"
         if training.world.rank:  # each process hears its rows through a noise of its own

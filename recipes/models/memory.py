@@ -6,12 +6,11 @@ bench/vram.py measures the same on the real architecture and says how far off th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from recipes.constants import figure
+from recipes.methods.contract import MethodName, MethodSettings
+from recipes.methods.registry import METHODS
 from recipes.models.shape import Shape
-
-Method = Literal["full", "frozen_encoder"]
 
 
 @dataclass(frozen=True)
@@ -32,27 +31,34 @@ class Need:
 
 
 def training_need(
-    shape: Shape, method: Method, batch: int, *, longest_s: float, longest_tokens: float, half: bool, on_gpu: bool,
-    fused_batch_size: int | None = None, together: bool = False,
+    shape: Shape, method: MethodName, batch: int, *, longest_s: float, longest_tokens: float, half: bool,
+    on_gpu: bool, fused_batch_size: int | None = None, together: bool = False,
+    settings: MethodSettings | None = None,
 ) -> Need:  # fmt: skip
     """The peak of a training step on the longest clip with the longest text, `batch` of them at once.
 
     `half` is mixed precision (bf16 or fp16), else float32. `fused_batch_size` overrides the base's own. `together`:
     with other devices, gradients exchanged after each step.
     """
-    trained = shape.parameters if method == "full" else shape.head_parameters
-    frozen = shape.parameters - trained
+    settings = settings or MethodSettings()
+    backward = METHODS[method].encoder_backward
+    trained = METHODS[method].trained(shape, settings)
+    added = METHODS["lora"].trained(shape, settings) if backward == "inputs" else 0.0
+    frozen = shape.parameters + added - trained
     kept = trained * figure("memory.adamw_bytes_per_parameter") + frozen * figure("memory.frozen_bytes_per_parameter")
-    copies = trained * figure("memory.half_copy_bytes_per_parameter") if half else 0.0
+    # A frozen weight's half-precision copy is kept, too, where gradients pass back through its layer.
+    copied = trained + (shape.encoder_parameters if backward == "inputs" else 0.0)
+    copies = copied * figure("memory.half_copy_bytes_per_parameter") if half else 0.0
     step = trained * figure("memory.optimizer_step_bytes_per_parameter") if on_gpu else 0.0
     frames = longest_s * shape.frames_per_s
     kind = "half" if half else "full"
-    a_layer = frames * shape.width * figure(f"memory.layer_{kind}_bytes_per_frame_width")
-    a_layer += frames**2 * shape.heads * figure(f"memory.layer_{kind}_bytes_per_frame_pair_head")
+    a_layer = _layer(shape, frames, kind)
     subsampling = frames * figure(f"memory.subsampling_{kind}_bytes_per_frame")
     joint = _joint(shape, batch, frames, longest_tokens + 1, kind, on_gpu, fused_batch_size)
-    if method == "full":
+    if backward == "weights":
         encoder = batch * (subsampling + shape.layers * a_layer)
+    elif backward == "inputs":  # the subsampling lies before the first adapter: in flight alone, then gone
+        encoder = batch * max(subsampling + a_layer, shape.layers * _layer_of_inputs(shape, frames, kind, settings))
     else:  # a frozen one keeps nothing: one layer at a time is in flight, and gone when the joint begins
         encoder = max(0.0, batch * (subsampling + a_layer) - joint)
     return Need(
@@ -63,6 +69,22 @@ def training_need(
         joint=joint / 1e9,
         stepping=(kept + step) / 1e9,
     )
+
+
+def _layer(shape: Shape, frames: float, kind: str) -> float:
+    """Bytes that a layer saves for the gradients of its weights and inputs."""
+    a_unit = figure(f"memory.layer_{kind}_bytes_per_frame_width")
+    a_pair = figure(f"memory.layer_{kind}_bytes_per_frame_pair_head")
+    return frames * shape.width * a_unit + frames**2 * shape.heads * a_pair
+
+
+def _layer_of_inputs(shape: Shape, frames: float, kind: str, settings: MethodSettings) -> float:
+    """Bytes that a layer saves for the gradients of its inputs and its adapters."""
+    a_unit = figure(f"memory.inputs_layer_{kind}_bytes_per_frame_width")
+    if settings.lora_targets != "attention":
+        a_unit += figure(f"memory.inputs_layer_{kind}_feed_forward_bytes_per_frame_width")
+    a_pair = figure(f"memory.inputs_layer_{kind}_bytes_per_frame_pair_head")
+    return frames * shape.width * a_unit + frames**2 * shape.heads * a_pair
 
 
 def _joint(

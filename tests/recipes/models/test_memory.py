@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipes.constants import figure
-from recipes.models.memory import Method, training_need
+from recipes.methods.contract import MethodName
+from recipes.methods.registry import METHODS
+from recipes.models.memory import training_need
 from recipes.models.shape import shape_of
 
 REPO = Path(__file__).resolve().parents[3]
@@ -16,7 +18,7 @@ V2, V3, BIG = "nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3", "nvi
 
 
 def needs_gb(
-    base: str, method: Method = "full", batch: int = 1, seconds: float = 20.0, *, half: bool = True,
+    base: str, method: MethodName = "full", batch: int = 1, seconds: float = 20.0, *, half: bool = True,
     fused: int | None = None,
 ) -> float:  # fmt: skip
     """GB on a GPU, 4.1 tokens a second: as the reported figures have it."""
@@ -61,12 +63,12 @@ def test_the_kept_measurements_lie_close_to_the_estimate_and_under_it_with_its_m
 
 
 bases = st.sampled_from([V2, V3, BIG, "nvidia/parakeet-ctc-0.6b", "nvidia/parakeet-rnnt-1.1b", "no-such-model"])
-methods = st.sampled_from(["full", "frozen_encoder"])
+methods = st.sampled_from(list(METHODS))
 
 
 @given(bases, methods, st.integers(1, 64), st.integers(0, 64), st.floats(0.2, 40), st.floats(0, 40), st.booleans())
 def test_more_rows_or_longer_clips_never_need_less_memory(
-    base: str, method: Method, batch: int, more: int, seconds: float, longer: float, half: bool
+    base: str, method: MethodName, batch: int, more: int, seconds: float, longer: float, half: bool
 ) -> None:
     least = needs_gb(base, method, batch, seconds, half=half)
     assert needs_gb(base, method, batch + more, seconds, half=half) >= least

@@ -1,0 +1,1 @@
+"""Recipe `merge`: a base and an adapter make a plain model."""

@@ -1,0 +1,77 @@
+"""Adds an adapter into its base: the same bytes on every machine, so that a merge made elsewhere can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from recipes.methods.lora import PART_A, PART_B
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class AdapterMisfit(Exception):  # noqa: N818  (says what is wrong)
+    """An adapter that does not belong into this model; the message names the tensor and why."""
+
+
+def merge_into(model: Any, tensors: Mapping[str, Tensor], scaling: float) -> None:
+    """Add the low-rank products to the model's weights and put whole tensors in their places.
+
+    `tensors` as adapter.py has them. Everything is looked at before anything is changed: raises AdapterMisfit.
+    """
+    import torch
+
+    state = model.state_dict()
+    pairs = check_fit(state, tensors)
+    with torch.no_grad():
+        for name, (a, b) in pairs.items():
+            state[name].copy_(merged_weight(state[name], a, b, scaling))
+        for name, tensor in tensors.items():
+            if not name.endswith((PART_A, PART_B)):
+                state[name].copy_(tensor)
+
+
+def check_fit(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The low-rank pairs by the weight they belong to; raises AdapterMisfit for what has no place in the base."""
+    pairs = {}
+    for name, tensor in tensors.items():
+        if name.endswith(PART_B):
+            if name.removesuffix(PART_B) + PART_A not in tensors:
+                raise AdapterMisfit(f"{name} has no {PART_A}")
+        elif name.endswith(PART_A):
+            layer = name.removesuffix(PART_A)
+            weight, b = state.get(f"{layer}.weight"), tensors.get(layer + PART_B)
+            if weight is None or b is None:
+                raise AdapterMisfit(f"{name}: {f'no {PART_B}' if b is None else 'the base has no such layer'}")
+            flat = tensor.ndim == b.ndim == weight.ndim == 2 and tensor.shape[0] == b.shape[1]
+            if not flat or (b.shape[0], tensor.shape[1]) != tuple(weight.shape):
+                shapes = f"{tuple(b.shape)} x {tuple(tensor.shape)}"
+                raise AdapterMisfit(f"{layer}: {shapes} is not of the base's shape {tuple(weight.shape)}")
+            pairs[f"{layer}.weight"] = (tensor, b)
+        elif name not in state or _form(state[name]) != _form(tensor):
+            found = _form(state[name]) if name in state else "no such tensor"
+            raise AdapterMisfit(f"{name}: {_form(tensor)} in the adapter, {found} in the base")
+    return pairs
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
+
+
+def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """weight + scaling * b @ a, on the host, of the weight's type.
+
+    Summed rank by rank in float64: the product of two float32 is exact there and the order of the sums is fixed, so
+    that every processor gives the same bits. A matrix product sums in an order of its own on each (PEFT's merge()
+    differs in the last bits from one machine to another).
+    """
+    import torch
+
+    rows, columns = b.detach().cpu().double(), a.detach().cpu().double()
+    total = torch.zeros(rows.shape[0], columns.shape[1], dtype=torch.float64)
+    for rank in range(columns.shape[0]):
+        total += rows[:, rank : rank + 1] * columns[rank]
+    total *= scaling
+    total += weight.detach().cpu().double()
+    return total.to(weight.dtype)

@@ -1,0 +1,130 @@
+"""Every method, on bases with and without biases: what it trains, leaves, merges and refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetune_harness import Recipe
+
+from launcher.cli import main
+from recipes.contract import sha256_of
+from recipes.methods.registry import METHODS
+
+pytestmark = pytest.mark.nemo
+KINDS = ("biased", "unbiased")
+ALONE = ["adapter.safetensors", "adapter.json"]
+
+
+@pytest.fixture(scope="module")
+def walk(recipe: Recipe, repo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run of each method on each base, and what walk_methods.py found of them."""
+    work = tmp_path_factory.mktemp("walk")
+    assert recipe.bases is not None
+    base = str(recipe.bases / "tdt.nemo")
+    spec = recipe.spec(work, base=base, max_steps=24, validation_interval_steps=12)
+    script = repo / "tests" / "recipes" / "finetune" / "walk_methods.py"
+    command = [str(recipe.python), str(script), str(work), str(spec)]
+    done = subprocess.run(command, env=recipe.environment(), capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return work, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_what_it_says_and_leaves_a_plain_model_equal_to_the_unmerged(
+    walk: tuple[Path, dict[str, Any]], method: str, kind: str
+) -> None:
+    found = walk[1]["methods"][f"{method}-{kind}"]
+    assert found["biases"] == (34 if kind == "biased" else 12)
+    assert found["identity_before_training"] and found["same_keys"]
+    assert found["apart"] <= 1e-4 and found["learned"] > 0.01
+    assert found["losses"][-1] < found["losses"][0]
+    counted, told = found["trainable"]
+    assert counted == told
+    alone = ALONE if METHODS[method].has_adapter else []
+    assert found["artifacts"][: len(alone) + 1] == [*alone, "adapted_model.nemo"]
+    in_encoder = {name.rsplit(".", 2)[-2] for name in found["changed"] if name.startswith("encoder.")}
+    in_head = [name for name in found["changed"] if not name.startswith("encoder.")]
+    attention = {"linear_q", "linear_k", "linear_v", "linear_out"}
+    adapted = attention | ({"linear1", "linear2"} if kind == "biased" else set())
+    if method == "full":
+        assert {"batch_norm", "out", *adapted} <= in_encoder and in_head
+        assert found["checkpoint"] == found["tensors"]
+    else:
+        assert in_encoder == (adapted if method.startswith("lora") else set())
+        assert bool(in_head) == (method != "lora")
+        assert found["checkpoint"] < found["tensors"] / 1.5, "a checkpoint holds what was learned, not the base"
+
+
+def test_the_adapter_alone_makes_the_very_same_model_from_the_base(walk: tuple[Path, dict[str, Any]]) -> None:
+    work, found = walk
+    assert set(found["merged"]) == {f"{m}-{kind}" for m in METHODS if METHODS[m].has_adapter for kind in KINDS}
+    for name, merged in found["merged"].items():
+        assert merged["same"] and merged["metrics"]["as_trained"], name
+        told = json.loads((work / name / "result.json").read_text())["metrics"]
+        assert told["merged_weights_sha256"] == merged["metrics"]["weights_sha256"]
+    spec = json.loads((work / "spec.json").read_text())
+    told = json.loads((work / "lora-unbiased" / "adapter.json").read_text())
+    assert told["base"]["name"] == "tdt.nemo" and told["base"]["sha256"] == sha256_of(Path(spec["base"]))
+    assert (told["method"], told["rank"], told["alpha"]) == ("lora", 16, 32.0)
+    assert (work / "lora-unbiased" / "adapter.safetensors").stat().st_size < 100_000
+
+
+def test_an_adapter_of_another_base_or_a_damaged_one_is_refused_with_what_and_why(
+    walk: tuple[Path, dict[str, Any]],
+) -> None:
+    words = {
+        "other base": ("the adapter of another base", "learned on tdt.nemo", "give the base"),
+        "cut": ("cut.safetensors: damaged", "take the adapter home again"),
+        "flipped": ("flipped.safetensors: damaged: content_sha256 is ",),
+        "text": ("text.safetensors: damaged, or no safetensors file",),
+        "other rank": ("damaged: content_sha256 is ",),
+        "no rank": ("header: rank: ", "(it is -1)"),
+    }
+    assert set(words) == set(walk[1]["refused"])
+    for name, (code, said) in walk[1]["refused"].items():
+        assert code == 10 and all(part in said for part in words[name]), said
+        assert len(said.splitlines()) == 1
+
+
+def test_a_run_killed_between_checkpoints_or_out_of_memory_goes_on_with_the_adapter(
+    walk: tuple[Path, dict[str, Any]],
+) -> None:
+    found = walk[1]["interrupted"]
+    assert found["left"] == ["step-00000004"], "killed in step 7"
+    assert found["differing"] == [] and found["tensors"] == 108  # weights, two moments and the count of each
+    assert found["smaller"] == [2, 2] and found["as_trained"]
+
+
+def test_launcher_merge_writes_a_model_once_and_refuses_what_it_should(
+    walk: tuple[Path, dict[str, Any]], recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LAUNCHER_RECIPE_PYTHON", str(recipe.python))
+    work, out = walk[0] / "lora_decoder-biased", tmp_path / "made" / "model.nemo"
+    command = ["merge", str(walk[0] / "biased.nemo"), str(work), "--out", str(out), "--json", "--home", str(tmp_path)]
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["artifacts"] == [{"path": str(out), "bytes": out.stat().st_size, "sha256": sha256_of(out)}]
+    trained = json.loads((work / "result.json").read_text())["metrics"]["merged_weights_sha256"]
+    assert told["as_trained"] and told["weights_sha256"] == trained
+    assert [path.name for path in out.parent.iterdir()] == ["model.nemo"]
+
+    before = out.read_bytes()
+    broken = tmp_path / "adapter.safetensors"
+    broken.write_bytes((work / "adapter.safetensors").read_bytes()[:-1])
+    for changed, words in (
+        (command, ("is there already", str(out), "Name another file")),
+        ([*command[:2], str(broken), "--out", str(tmp_path / "other.nemo")], (str(broken), "damaged")),
+        ([*command[:2], str(tmp_path / "none"), "--out", str(tmp_path / "other.nemo")], ("no such file", "ADAPTER")),
+        ([*command[:3], "--out", str(tmp_path / "other.bin")], ("--out", "End it in .nemo")),
+        (["merge", str(broken), *command[2:4], str(tmp_path / "other.nemo")], ("is not a .nemo file",)),
+    ):
+        assert main(changed) == 2
+        said = "".join(capsys.readouterr())
+        assert all(word in said for word in words), said
+    assert out.read_bytes() == before and not list(tmp_path.glob("other*"))
