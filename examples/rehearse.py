@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--yes", action="store_true", help="approve the plan beforehand instead of typing YES")
     parser.add_argument("--provider", help="vast, runpod or brev; default: the one that the plan chooses")
     parser.add_argument("--steps", type=int, default=240, help="of training; fewer end sooner, with a worse model")
+    parser.add_argument("--method", help="of training, such as lora_decoder; default: the demo's")
     parser.add_argument("--dir", type=Path, default=CHECKOUT / "demo")
     args = parser.parse_args()
     say(f"{SIMULATION}\n")
@@ -55,7 +56,7 @@ def main() -> int:
     typed = not args.yes and sys.stdin.isatty() and sys.stdout.isatty()
     place = args.dir.absolute()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cloud = Practice(place / "rehearsal", args.provider, args.steps)
+    cloud = Practice(place / "rehearsal", args.provider, args.steps, args.method)
     try:
         job = cloud.prepare(place / "seed1")
         cloud.stand()
@@ -74,9 +75,9 @@ def main() -> int:
 class Practice:
     """One rehearsal: its folder, its cloud, its launcher."""
 
-    def __init__(self, folder: Path, provider: str | None, steps: int) -> None:
+    def __init__(self, folder: Path, provider: str | None, steps: int, method: str | None) -> None:
         self.folder, self.state, self.home = folder, folder / "cloud", folder / "home"
-        self.steps = steps
+        self.steps, self.method = steps, method
         self.providers = [provider] if provider else ["vast", "runpod", "brev"]
         self.env = {name: value for name, value in os.environ.items() if name not in NEVER_PASSED}
         self.env["PYTHONPATH"] = str(CHECKOUT)
@@ -97,6 +98,7 @@ class Practice:
         self._launcher("import", corpus / "recordings", "--out", self.folder / "corpus")
         spec = yaml.safe_load((CORPUS / "job.yaml").read_text(encoding="utf-8"))["spec"]
         spec |= {"base": str(corpus / "base.nemo"), "max_steps": self.steps}
+        spec |= {"method": self.method} if self.method else {}
         spec["validation_interval_steps"] = min(spec["validation_interval_steps"], self.steps)
         job = {
             "recipe": "finetune", "spec": spec,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import tempfile
@@ -21,10 +22,11 @@ PATIENCE_S = 10.0
 
 
 def run_here(recipe: str, spec: dict[str, Any], out: Path, clock: Clock,
-             on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:  # fmt: skip
+             on_event: Callable[[dict[str, Any]], None], within_s: float = math.inf) -> dict[str, Any]:  # fmt: skip
     """Run `recipes.<recipe>` to its end and return its result.json; artefacts are checked against COMPLETE.json.
 
-    Raises BadInputError (exit 2) for what the recipe calls bad input, RecipeError (exit 5) for any other failure.
+    Raises BadInputError (exit 2) for what the recipe calls bad input, RecipeError (exit 5) for any other failure,
+    such as not being done within `within_s` seconds.
     Ctrl-C ends the recipe before it is raised again.
     """
     python = recipe_python()
@@ -40,7 +42,7 @@ def run_here(recipe: str, spec: dict[str, Any], out: Path, clock: Clock,
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**inherited_environment(), "PYTHONPATH": str(folder / "code"), "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
-        code = _follow(process, out, clock, on_event)
+        code = _follow(process, out, clock, on_event, within_s)
     listed = read_complete(out)
     if code != RecipeExit.DONE or listed is None:
         raise _failure(recipe, code, out / "log.txt", begins)
@@ -52,7 +54,8 @@ def run_here(recipe: str, spec: dict[str, Any], out: Path, clock: Clock,
 
 
 def _follow(process: subprocess.Popen[bytes], out: Path, clock: Clock,
-            on_event: Callable[[dict[str, Any]], None]) -> int:  # fmt: skip
+            on_event: Callable[[dict[str, Any]], None], within_s: float) -> int:  # fmt: skip
+    ends = clock.monotonic() + within_s
     offset = (out / EVENTS).stat().st_size if (out / EVENTS).exists() else 0
     try:
         while True:
@@ -62,6 +65,8 @@ def _follow(process: subprocess.Popen[bytes], out: Path, clock: Clock,
                 on_event(event)
             if code is not None:
                 return code
+            if clock.monotonic() > ends:
+                raise RecipeError(f"it was not done within {within_s:.0f} s", file=out)
             clock.sleep(0.1)
     finally:
         if process.poll() is None:

@@ -199,7 +199,7 @@ def around(
         artefact_gb=artefact_gb,
         disk_gb=disk_gb,
         user_up_mbps=_own_line(UPLINK, "phases.user_up_mbps"),
-        user_down_mbps=_own_line(DOWNLINK, "phases.user_down_mbps"),
+        user_down_mbps=downlink_mbps(),
     )
 
 
@@ -223,6 +223,11 @@ def _inside_training(
 def uplink_mbps() -> float | None:
     """The user's own line, upwards, Mbps: None where nobody has told it. Raises BadInputError for no speed."""
     return _own_line(UPLINK, "phases.user_up_mbps") if os.environ.get(UPLINK) else None
+
+
+def downlink_mbps() -> float:
+    """The user's own line, downwards, Mbps: as told, else an assumption. Raises BadInputError for no speed."""
+    return _own_line(DOWNLINK, "phases.user_down_mbps")
 
 
 def _own_line(variable: str, default: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from launcher.errors import RecipeError
@@ -16,18 +17,22 @@ OURS = frozenset({
     "control.json", "question.json", "answer.json", "watched.lock", "gate.json", "decision.json", "receipt.json",
     "report.html", "leaderboard.md", "stop", "trim.json", "complete.json", "finetune.log", "before.log", "after.log",
 })  # fmt: skip
+Make = Callable[[Artifact, Path], bool]
 TRIES = 3  # of one artefact, when what arrives does not hash as promised
 
 
 @effect("artifact.collect")
-def collect(host: Host, out: str, home: Path) -> list[Artifact]:
+def collect(host: Host, out: str, home: Path, make: Make = lambda artifact, target: False) -> list[Artifact]:
     """Fetch what COMPLETE.json lists into `home`; files that are there already and whole are not fetched again.
+
+    Nor is one that `make` makes at its target, of those that came before it.
 
     Raises RecipeError when there is no whole COMPLETE.json or an artefact does not hash as it says.
     """
     listed = read_there(host, out)
     for artifact in listed:
-        _fetch(host, out, artifact, home / artifact.path)
+        if not make(artifact, home / artifact.path):
+            _fetch(host, out, artifact, home / artifact.path)
     write_json(home / COMPLETE, {"artifacts": [a.__dict__ for a in listed]})
     return listed
 

@@ -21,6 +21,7 @@ from launcher.runner.ending import Ending, failed, in_words, say_all
 from launcher.runner.handing import Handing
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.keeping import forget_kept
+from launcher.runner.merging_here import maker
 from launcher.runner.mirror import Mirror
 from launcher.runner.overrun import Overrun
 from launcher.runner.performing import Performing
@@ -98,6 +99,7 @@ class Runner:
             aboard, self._ledger, self._run_id, self._dir, self._mirror, self._interrupts, self._clock,
             why_stop=lambda: self._why_stop(aboard),
             overrun=Overrun(aboard, self._plan, self._ledger, self._run_id, self._dir, self._mirror, self._clock),
+            make=maker(aboard, self._plan, self._mirror, self._clock),
         )  # fmt: skip
         for step in steps_of(self._plan.on(aboard.candidate)):
             result = self._ledger.step(self._run_id, step.name)

@@ -16,7 +16,7 @@ from launcher.hosts.gang import Gang, nodes_of
 from launcher.ledger import Ledger, RunState
 from launcher.providers.release import machine_of
 from launcher.runner.boarding import Aboard
-from launcher.runner.collect import collect, list_again
+from launcher.runner.collect import Make, collect, list_again
 from launcher.runner.ending import KILLED, OUT_OF_MEMORY, TERMINATED, Ending, exit_in_words, failed, plain
 from launcher.runner.interrupts import Interrupts
 from launcher.runner.keeping import Keeping, send_kept
@@ -45,10 +45,10 @@ class Performing:
 
     def __init__(self, aboard: Aboard, ledger: Ledger, run_id: str, run_dir: Path, mirror: Mirror,
                  interrupts: Interrupts, clock: Clock, *, why_stop: WhyStop,
-                 overrun: Overrun) -> None:  # fmt: skip
+                 overrun: Overrun, make: Make) -> None:  # fmt: skip
         self._aboard, self._host, self._ledger, self._run_id, self._dir = aboard, aboard.host, ledger, run_id, run_dir
         self._mirror, self._interrupts, self._clock, self._why_stop = mirror, interrupts, clock, why_stop
-        self._overrun = overrun
+        self._overrun, self._make = overrun, make
         self._keeping = Keeping(aboard, run_dir, mirror, clock)
 
     def perform(self, step: Step) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Performing:
         """Judge how a step ended and collect what it made."""
         if code in (RecipeExit.DONE, RecipeExit.STOPPED_AT_LIMIT):
             target = self._dir if step.name == FINETUNE else self._dir / step.name
-            artifacts = collect(host, out, target)
+            artifacts = collect(host, out, target, self._make)
             sent = sent_bundle(self._dir)
             for folder, manifest in step.rows.items():
                 bundle.bring_home(target / folder, manifest, sent.homeward)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from recipes.contract import EVENTS, damaged, read_complete, read_events
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.nemo,
@@ -28,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rehearse(repo: Path, folder: Path, python: Path, *words: str) -> subprocess.Popen[str]:
     env = os.environ | {
         "LAUNCHER_RECIPE_PYTHON": str(python), "LAUNCHER_CACHE": str(repo / ".cache"), "CI": "",
+        "LAUNCHER_DOWNLINK_MBPS": "0.05",  # so slow that it pays to merge a model of 2 MB here
         "LAUNCHER_ALLOW_LIVE": "1", "VAST_URL": "http://127.0.0.1:9",  # of a user's shell: neither may matter
     }  # fmt: skip
     argv = [sys.executable, str(repo / "examples" / "rehearse.py"), "--dir", str(folder), "--steps", "20", *words]
@@ -45,7 +48,7 @@ def left(folder: Path) -> list[str]:
 def test_a_newcomer_rents_trains_and_is_told_that_it_was_a_simulation(
     repo: Path, folder: Path, recipe_python: Path
 ) -> None:
-    process = rehearse(repo, folder, recipe_python, "--yes", "--provider", "vast")
+    process = rehearse(repo, folder, recipe_python, "--yes", "--provider", "vast", "--method", "lora_decoder")
     said, _ = process.communicate(timeout=1500)
     assert process.returncode == 0, said[-4000:]
     assert said.startswith(WORDS)
@@ -58,6 +61,15 @@ def test_a_newcomer_rents_trains_and_is_told_that_it_was_a_simulation(
     assert abs(float(bill[1]) - float(bill[2])) <= 0.001
     models = list((folder / "rehearsal" / "home" / "runs").glob("*/adapted_model.nemo"))
     assert len(models) == 1
+    home = models[0].parent
+    adapter = home / "adapter.safetensors"
+    assert adapter.stat().st_mtime_ns < models[0].stat().st_mtime_ns  # the worth of the run was safe here first
+    notes = [event["message"] for _, event in read_events(home / EVENTS) if event["kind"] == "note"]
+    assert any(note.startswith("merging here: fetching adapted_model.nemo would take") for note in notes), notes
+    listed = read_complete(home)
+    assert listed is not None
+    assert damaged(home, listed) == []
+    assert not any("could not be merged" in note for note in notes)
     assert left(folder) == []
 
 
