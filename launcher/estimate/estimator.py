@@ -11,7 +11,7 @@ from launcher.estimate.cost import dollars
 from launcher.estimate.judgement import PHASES, Estimate
 from launcher.estimate.measured import Measured, Speed, gpu_name
 from launcher.estimate.phases import Around, around, line_of
-from launcher.estimate.speed import Rates, exchange_s, rates_of, step_s
+from launcher.estimate.speed import Rates, exchange_s, rates_of, step_s, trained
 from launcher.estimate.workload import workload_of
 from launcher.job import Job
 from launcher.offers import canonical
@@ -127,7 +127,7 @@ class Estimator:
         speed = self._speed(offer, fitting, arithmetic, half=half)
         around_it = around(
             work, rates, here=here, train_s=work.audio_s / speed.audio_s_per_s, spread=speed.spread, half=half,
-            faster=speed.audio_s_per_s / arithmetic,
+            faster=speed.audio_s_per_s / arithmetic, trained=trained(work, fitting.method),
         )  # fmt: skip
         return _OnGpu(rates, fitting, half, speed, around_it)
 

@@ -164,11 +164,13 @@ def line_of(offer: Offer) -> Line:
 
 
 def around(
-    work: Workload, rates: Rates, *, here: bool, train_s: float, faster: float, spread: float, half: bool
-) -> Around:
+    work: Workload, rates: Rates, *, here: bool, train_s: float, faster: float, spread: float, half: bool,
+    trained: float,
+) -> Around:  # fmt: skip
     """What is around the training of one job on one kind of machine.
 
-    `train_s`: of all optimizer steps; `faster`: than arithmetic, as measured; `spread`: p90 over p50 of the speed.
+    `train_s`: of all optimizer steps; `faster`: than arithmetic, as measured; `spread`: p90 over p50 of the speed;
+    `trained`: the parameters that learn, which is what checkpoints hold.
     """
     shape = work.shape
 
@@ -181,7 +183,7 @@ def around(
     seconds = {"baseline": start_s + scoring_s, "train": 0.0, "evaluate": 0.0}
     uncertain_s, kept_gb = scoring_s, 0.0
     if work.finetune:
-        inside_s, writing_s, kept_gb = _inside_training(work, artefact_gb, transcribing)
+        inside_s, writing_s, kept_gb = _inside_training(work, trained, artefact_gb, transcribing)
         seconds["train"] = start_s + train_s + inside_s + writing_s
         seconds["evaluate"] = start_s + scoring_s
         uncertain_s += train_s + inside_s + scoring_s
@@ -204,19 +206,20 @@ def around(
 
 
 def _inside_training(
-    work: Workload, artefact_gb: float, transcribing: Callable[[float, int], float]
+    work: Workload, trained: float, artefact_gb: float, transcribing: Callable[[float, int], float]
 ) -> tuple[float, float, float]:
     """(seconds of decoding, seconds of writing, GB kept on disk) of a training, beside its steps."""
     assert work.finetune
     assert work.numbers
     numbers = work.numbers
-    state_gb = work.shape.parameters * figure("phases.checkpoint_bytes_per_parameter") / 1e9
+    state_gb = trained * figure("phases.checkpoint_bytes_per_parameter") / 1e9
+    learned_gb = trained * figure("phases.artefact_bytes_per_parameter") / 1e9  # best weights, an adapter
     validations = 1 + math.ceil(numbers.total_steps / numbers.validation_interval_steps)
     checkpoints = math.ceil(numbers.total_steps / numbers.checkpoint_interval_steps)
     batch = max(8, numbers.batch_size)
     decoding_s = validations * transcribing(work.validation_s, batch) + 2 * transcribing(work.general_s, batch)
-    written_gb = checkpoints * (state_gb + artefact_gb) + artefact_gb
-    kept_gb = (work.finetune.keep_checkpoints + 1) * state_gb + 2 * artefact_gb
+    written_gb = checkpoints * (state_gb + learned_gb) + artefact_gb
+    kept_gb = (work.finetune.keep_checkpoints + 1) * state_gb + learned_gb + artefact_gb
     return decoding_s, written_gb / figure("phases.checkpoint_gb_per_s"), kept_gb
 
 

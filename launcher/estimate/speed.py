@@ -80,11 +80,12 @@ def step_s(work: Workload, rates: Rates, method: MethodName, batch: int, accumul
         shape.layers * figure("speed.launch_s_per_layer_pass"),
         audio_s / figure("speed.read_audio_s_per_s"),
     )
-    update_s = _trained(work, method) * figure("speed.optimizer_bytes_moved_per_parameter") / rates.bytes_per_s
+    update_s = trained(work, method) * figure("speed.optimizer_bytes_moved_per_parameter") / rates.bytes_per_s
     return accumulate * pass_s + update_s + figure("speed.step_overhead_gpu_s")
 
 
-def _trained(work: Workload, method: MethodName) -> float:
+def trained(work: Workload, method: MethodName) -> float:
+    """How many parameters a method trains of this job's base."""
     settings = work.finetune.method_settings if work.finetune else MethodSettings()
     return METHODS[method].trained(work.shape, settings)
 
@@ -94,7 +95,7 @@ def exchange_s(work: Workload, method: MethodName, devices: int, nodes: int) -> 
     if devices <= 1:
         return 0.0
     gb_per_s = figure("speed.exchange_gb_per_s" if nodes == 1 else "speed.exchange_machines_gb_per_s")
-    return 2 * (devices - 1) / devices * _trained(work, method) * 4 / (gb_per_s * 1e9)
+    return 2 * (devices - 1) / devices * trained(work, method) * 4 / (gb_per_s * 1e9)
 
 
 def transcribe_s(work: Workload, rates: Rates, audio_s: float, batch: int, *, half: bool) -> float:

@@ -16,6 +16,7 @@ from recipes.models.memory import training_need
 from recipes.models.shape import Shape
 
 FEWEST_ROWS, MOST_ROWS = 8, 32  # a step, when auto decides
+AUTO: tuple[MethodName, ...] = ("full", "lora_decoder", "frozen_encoder")  # what learns most comes first
 STEPS_AN_EPOCH = 32  # that auto wants at least: a small set in large batches learns little
 
 
@@ -97,8 +98,8 @@ def sharing(rows: int, devices: int, nodes: int = 1) -> int:
 
 
 def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitting:
-    """The first that fits of: full before frozen_encoder where method is auto, larger batches before smaller."""
-    methods: tuple[MethodName, ...] = ("full", "frozen_encoder") if spec.method == "auto" else (spec.method,)
+    """The first that fits: where method is auto of those in AUTO, larger batches before smaller."""
+    methods: tuple[MethodName, ...] = AUTO if spec.method == "auto" else (spec.method,)
     together, rows = wanted_rows_per_step(spec, load.epoch_rows, machine.nodes)
     devices = machine.devices
     if rows % devices:

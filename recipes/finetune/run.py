@@ -188,6 +188,8 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
     set_greedy_graphs(model, spec.use_cuda_graph_decoder)
     method = METHODS[run.fitting.method]
     method.prepare(model, spec.method_settings)
+    if method.warning:
+        run.warn(method.warning)
     loader = _nemo_loader(run, model, facts)
     return Training(
         model=model,

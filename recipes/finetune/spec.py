@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from recipes.methods.contract import LoraTargets, MethodSettings
+from recipes.methods.contract import LoraTargets, MethodName, MethodSettings
+from recipes.methods.refused import refusal
 
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
@@ -30,12 +31,14 @@ class FinetuneSpec(BaseModel):
         min_length=1,
         description="The model to start from: a path ending in .nemo, or a pretrained name.",
     )
-    method: Literal["full", "frozen_encoder", "lora", "lora_decoder", "auto"] = Field(
+    method: MethodName | Auto = Field(
         default="full",
         description="full: every weight learns. lora: low-rank adapters on the encoder do, for new voices and "
         "channels. lora_decoder: those and the whole decoder and joint, for new words too. frozen_encoder: only the "
-        "decoder and joint, for new words alone. What is frozen needs 4 to 6 bytes a parameter instead of 16 and is "
-        "not forgotten; the result is a plain model all the same. auto: full where it fits, else frozen_encoder.",
+        "decoder and joint, for new words alone. decoder_only: the same, with a warning. bitfit: the biases alone, "
+        "for new channels; few bases have any. What is frozen needs 4 to 6 bytes a parameter instead of 16 and is "
+        "not forgotten; the result is a plain model all the same. auto: full where it fits, else lora_decoder, else "
+        "frozen_encoder.",
     )
     lora_rank: int = Field(
         default=16, ge=1, le=512, strict=True,
@@ -51,6 +54,9 @@ class FinetuneSpec(BaseModel):
     )
     lora_dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
         default=0.05, description="Share of an adapter's inputs left out at random in training."
+    )
+    allow_few_biases: bool = Field(
+        default=False, description="Go on with bitfit where the encoder has no biases (Parakeet 0.6B: 0.03% learn)."
     )
     train_manifest: str = Field(min_length=1, description="NeMo manifest of the recordings to learn.")
     validation_manifest: str = Field(
@@ -154,6 +160,14 @@ class FinetuneSpec(BaseModel):
         description="SHA-256 of a .nemo whose weights may run its maker's programs, where the job runs.",
     )
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _offered(cls, name: object) -> object:
+        reason = refusal(name)
+        if reason is not None:
+            raise ValueError(reason)
+        return name
+
     @model_validator(mode="after")
     def _durations_in_order(self) -> Self:
         if self.min_duration_s >= self.max_duration_s:
@@ -173,6 +187,7 @@ class FinetuneSpec(BaseModel):
             lora_alpha=2.0 * self.lora_rank if self.lora_alpha == "auto" else self.lora_alpha,
             lora_targets=self.lora_targets,
             lora_dropout=self.lora_dropout,
+            allow_few_biases=self.allow_few_biases,
             seed=self.seed,
         )
 

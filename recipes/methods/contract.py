@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from recipes.models.shape import Shape
 
-MethodName = Literal["full", "frozen_encoder", "lora", "lora_decoder"]
+MethodName = Literal["full", "frozen_encoder", "decoder_only", "lora", "lora_decoder", "bitfit"]
 LoraTargets = Literal["attention", "attention_and_feed_forward"]
 
 
@@ -29,6 +29,7 @@ class MethodSettings:
     lora_alpha: float = 32.0
     lora_targets: LoraTargets = "attention"
     lora_dropout: float = 0.05
+    allow_few_biases: bool = False
     seed: int = 42
 
     @property
@@ -50,10 +51,16 @@ class TuningMethod(ABC):
     has_adapter: ClassVar[bool] = True
     #: The peak that `learning_rate: auto` means here; None: by the hours of audio (plan.py).
     learning_rate: ClassVar[float | None] = None
+    #: What whoever takes this method should know before the first step.
+    warning: ClassVar[str] = ""
 
     @abstractmethod
     def trained(self, shape: Shape, settings: MethodSettings) -> float:
         """How many parameters learn, for estimates; the count of a run comes from the model."""
+
+    def added(self, shape: Shape, settings: MethodSettings) -> float:
+        """How many parameters the method adds to the base while it trains."""
+        return 0.0
 
     @abstractmethod
     def prepare(self, model: Any, settings: MethodSettings) -> None:
@@ -87,6 +94,14 @@ class TuningMethod(ABC):
 
     def unload(self, model: Any) -> None:  # noqa: B027
         """Take out of the model what `prepare` put in: it has the base's modules and keys again."""
+
+
+def still_batch_norms(encoder: Any) -> None:
+    """Every module of the encoder in training mode (dropout is on), its batch norms with the base's statistics."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in encoder.modules():
+        module.training = not isinstance(module, _BatchNorm)
 
 
 def head_state(model: Any) -> dict[str, Tensor]:

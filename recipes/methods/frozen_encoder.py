@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from recipes.methods.contract import MethodSettings, TuningMethod, head_state
+from recipes.methods.contract import MethodName, MethodSettings, TuningMethod, head_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class FrozenEncoder(TuningMethod):
     """New words and spellings; not new voices or channels, which an encoder would have to learn."""
 
-    name = "frozen_encoder"
+    name: ClassVar[MethodName] = "frozen_encoder"
     summary = "only the decoder and joint do"
     encoder_backward = "none"
 

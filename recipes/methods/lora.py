@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recipes.contract import RecipeExit, RecipeFailure
-from recipes.methods.contract import LoraTargets, MethodName, MethodSettings, TuningMethod
+from recipes.methods.contract import LoraTargets, MethodName, MethodSettings, TuningMethod, still_batch_norms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,10 @@ class Lora(TuningMethod):
     learning_rate = 3e-4
 
     def trained(self, shape: Shape, settings: MethodSettings) -> float:
+        """The adapters."""
+        return self.added(shape, settings)
+
+    def added(self, shape: Shape, settings: MethodSettings) -> float:
         """Rank x (inputs + outputs) of each adapted layer."""
         a_layer = len(ATTENTION) * 2.0 * shape.width
         if settings.lora_targets != "attention":
@@ -77,11 +81,8 @@ class Lora(TuningMethod):
         return list(model.parameters())
 
     def before_batch(self, model: Any) -> None:
-        """Batch norms keep the base's statistics: they are no part of an adapter. Dropout stays on."""
-        from torch.nn.modules.batchnorm import _BatchNorm
-
-        for module in model.encoder.modules():
-            module.training = not isinstance(module, _BatchNorm)
+        """Batch norms keep the base's statistics: they are no part of an adapter."""
+        still_batch_norms(model.encoder)
 
     def learned(self, model: Any) -> dict[str, Tensor]:
         """The low-rank matrices."""

@@ -21,7 +21,7 @@ class LoraDecoder(Lora):
 
     def trained(self, shape: Shape, settings: MethodSettings) -> float:
         """The adapters and the head."""
-        return super().trained(shape, settings) + shape.head_parameters
+        return self.added(shape, settings) + shape.head_parameters
 
     def frozen(self, model: Any) -> list[Any]:
         """Those of the encoder."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from recipes.methods.bitfit import BitFit
 from recipes.methods.contract import MethodName, TuningMethod
+from recipes.methods.decoder_only import DecoderOnly
 from recipes.methods.frozen_encoder import FrozenEncoder
 from recipes.methods.full import Full
 from recipes.methods.lora import Lora
 from recipes.methods.lora_decoder import LoraDecoder
 
 METHODS: dict[MethodName, TuningMethod] = {
-    method.name: method for method in (Full(), FrozenEncoder(), Lora(), LoraDecoder())
+    method.name: method for method in (Full(), LoraDecoder(), Lora(), FrozenEncoder(), DecoderOnly(), BitFit())
 }
 
 

@@ -43,8 +43,7 @@ def training_need(
     settings = settings or MethodSettings()
     backward = METHODS[method].encoder_backward
     trained = METHODS[method].trained(shape, settings)
-    added = METHODS["lora"].trained(shape, settings) if backward == "inputs" else 0.0
-    frozen = shape.parameters + added - trained
+    frozen = shape.parameters + METHODS[method].added(shape, settings) - trained
     kept = trained * figure("memory.adamw_bytes_per_parameter") + frozen * figure("memory.frozen_bytes_per_parameter")
     # A frozen weight's half-precision copy is kept, too, where gradients pass back through its layer.
     copied = trained + (shape.encoder_parameters if backward == "inputs" else 0.0)

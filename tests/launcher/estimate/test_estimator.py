@@ -51,7 +51,7 @@ def test_what_auto_became_goes_into_the_spec_that_is_sent() -> None:
     job = job_of(method="auto")
     made = estimate(job, prepared_of(), offer_of("RTX 3060", 12))
     sent = made.resolved(job.spec.model_dump())
-    assert sent["method"] == "frozen_encoder"
+    assert sent["method"] == "lora_decoder"
     assert sent["batch_size"] == made.batch_size
     assert sent["accumulate_grad_batches"] == made.accumulate_grad_batches
     again = estimate(job_of(**{k: sent[k] for k in ("method", "batch_size", "accumulate_grad_batches")}),

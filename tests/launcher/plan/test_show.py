@@ -111,5 +111,5 @@ def test_the_method_stands_beside_each_machine_where_the_launcher_chose_it(folde
     text = shown(plan, prepared, 120, every=True)
     (small,) = [line for line in text.splitlines() if "RTX 3060" in line and "–" in line]
     (large,) = [line for line in text.splitlines() if "H100" in line and "–" in line]
-    assert "frozen_encoder" in small
+    assert "lora_decoder" in small
     assert " full " in large

@@ -21,7 +21,13 @@ def fitted(gb: float | None, load: Load = LOAD, base: str = V2, **settings: obje
 
 @pytest.mark.parametrize(
     ("gb", "method", "batch", "accumulate"),
-    [(80, "full", 32, 1), (24, "full", 8, 4), (16, "full", 2, 16), (9, "frozen_encoder", 16, 2)],
+    [
+        (80, "full", 32, 1),
+        (24, "full", 8, 4),
+        (16, "full", 2, 16),
+        (9, "lora_decoder", 2, 16),
+        (6, "frozen_encoder", 4, 8),
+    ],
 )
 def test_auto_takes_full_where_it_fits_and_the_largest_batch_that_does(
     gb: float, method: str, batch: int, accumulate: int
@@ -33,9 +39,10 @@ def test_auto_takes_full_where_it_fits_and_the_largest_batch_that_does(
 
 def test_auto_says_in_words_what_it_chose_and_why() -> None:
     words = fitted(9).words
-    assert words[0].startswith("method frozen_encoder: full needs ")
+    assert words[0].startswith("method lora_decoder: full needs ")
     assert "GB at batch 1 of 9.0 GB of GPU memory" in words[0]
-    assert words[1].startswith("batch 16 x 2 accumulated: 32 would need ")
+    assert words[1].startswith("batch 2 x 16 accumulated: 4 would need ")
+    assert fitted(6).words[0].startswith("method frozen_encoder: lora_decoder needs ")
     assert fitted(9, method="frozen_encoder", batch_size=4).words == (), "nothing was left to choose"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetune_harness import Recipe
+from finetune_harness import Recipe, events
 
 from launcher.cli import main
 from recipes.contract import sha256_of
@@ -28,7 +28,7 @@ def walk(recipe: Recipe, repo: Path, tmp_path_factory: pytest.TempPathFactory) -
     spec = recipe.spec(work, base=base, max_steps=24, validation_interval_steps=12)
     script = repo / "tests" / "recipes" / "finetune" / "walk_methods.py"
     command = [str(recipe.python), str(script), str(work), str(spec)]
-    done = subprocess.run(command, env=recipe.environment(), capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, env=recipe.environment(), capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return work, json.loads(done.stdout.splitlines()[-1])
 
@@ -47,6 +47,11 @@ def test_a_method_trains_what_it_says_and_leaves_a_plain_model_equal_to_the_unme
     assert counted == told
     alone = ALONE if METHODS[method].has_adapter else []
     assert found["artifacts"][: len(alone) + 1] == [*alone, "adapted_model.nemo"]
+    if method == "bitfit":
+        assert all("bias" in name and "norm" not in name for name in found["changed"]), found["changed"]
+        assert ("encoder.layers.0.self_attn.linear_q.bias" in found["changed"]) == (kind == "biased")
+        assert "decoder.prediction.dec_rnn.lstm.bias_hh_l0" in found["changed"]
+        return
     in_encoder = {name.rsplit(".", 2)[-2] for name in found["changed"] if name.startswith("encoder.")}
     in_head = [name for name in found["changed"] if not name.startswith("encoder.")]
     attention = {"linear_q", "linear_k", "linear_v", "linear_out"}
@@ -62,7 +67,7 @@ def test_a_method_trains_what_it_says_and_leaves_a_plain_model_equal_to_the_unme
 
 def test_the_adapter_alone_makes_the_very_same_model_from_the_base(walk: tuple[Path, dict[str, Any]]) -> None:
     work, found = walk
-    assert set(found["merged"]) == {f"{m}-{kind}" for m in METHODS if METHODS[m].has_adapter for kind in KINDS}
+    assert {name.partition("-")[0] for name in found["merged"]} == {m for m in METHODS if METHODS[m].has_adapter}
     for name, merged in found["merged"].items():
         assert merged["same"] and merged["metrics"]["as_trained"], name
         told = json.loads((work / name / "result.json").read_text())["metrics"]
@@ -89,6 +94,17 @@ def test_an_adapter_of_another_base_or_a_damaged_one_is_refused_with_what_and_wh
     for name, (code, said) in walk[1]["refused"].items():
         assert code == 10 and all(part in said for part in words[name]), said
         assert len(said.splitlines()) == 1
+
+
+def test_bitfit_says_how_little_would_learn_without_biases_and_decoder_only_that_it_teaches_no_sound(
+    walk: tuple[Path, dict[str, Any]],
+) -> None:
+    work, found = walk
+    code, said = found["few biases"]
+    assert code == 10 and "1,222 parameters (0.440%) would learn. Take lora, or set allow_few_biases: true" in said
+    warned = [event["message"] for event in events(work / "decoder_only-biased", "warning")]
+    assert any("take lora_decoder" in message for message in warned)
+    assert not any("take lora_decoder" in e["message"] for e in events(work / "frozen_encoder-biased", "warning"))
 
 
 def test_a_run_killed_between_checkpoints_or_out_of_memory_goes_on_with_the_adapter(

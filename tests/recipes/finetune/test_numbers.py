@@ -62,6 +62,7 @@ def test_every_setting_is_described_and_the_data_fields_are_settings() -> None:
         {"replay_fraction": 1.0},
         {"min_duration_s": 30.0},
         {"method": "lore"},
+        {"method": "qlora"},
         {"lora_rank": 0},
         {"lora_dropout": 1.0},
         {"lora_targets": "everything"},

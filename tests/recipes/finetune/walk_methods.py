@@ -126,6 +126,15 @@ def refusal(base: str, adapter: Path) -> tuple[int, str]:
     return code, words.getvalue()
 
 
+def few_biases(given: dict[str, Any]) -> tuple[int, str]:
+    """Exit code and words of bitfit on a base without biases."""
+    write_json(WORK / "few.json", given | {"method": "bitfit"})
+    with contextlib.redirect_stderr(io.StringIO()) as words:
+        code = finetune([str(WORK / "few.json"), str(WORK / "few")])
+    tempfile.tempdir = None
+    return code, words.getvalue()
+
+
 @contextlib.contextmanager
 def failing(at: int, error: BaseException) -> Iterator[None]:
     """Once, in the forward pass of step `at` (counted from 1)."""
@@ -188,10 +197,10 @@ def main() -> None:
     found: dict[str, Any] = {"methods": {}, "merged": {}, "refused": {}}
     for name in METHODS:
         for kind, spec in (("biased", biased), ("unbiased", given)):
-            wide = {"lora_targets": "attention_and_feed_forward"} if kind == "biased" else {}
-            out = train(f"{name}-{kind}", spec | wide, method=name)
-            found["methods"][f"{name}-{kind}"] = look(name, spec | wide, out)
-            if METHODS[name].has_adapter:
+            more = {"lora_targets": "attention_and_feed_forward"} if kind == "biased" else {"allow_few_biases": True}
+            out = train(f"{name}-{kind}", spec | more, method=name)
+            found["methods"][f"{name}-{kind}"] = look(name, spec | more, out)
+            if METHODS[name].has_adapter and (kind == "biased" or name == "lora"):
                 found["merged"][f"{name}-{kind}"] = merged_again(spec, out)
     lora = WORK / "lora-unbiased" / "adapter.safetensors"
     found["refused"]["other base"] = refusal(biased["base"], lora)
@@ -205,6 +214,7 @@ def main() -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
         found["refused"][name] = refusal(given["base"], file)
+    found["few biases"] = few_biases(given)
     found["interrupted"] = interrupted(given)
     sys.stdout.write(json.dumps(found) + "\n")
 

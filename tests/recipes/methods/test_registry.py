@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
-from recipes.finetune.fitting import Load, Machine, fit
+from recipes.finetune.fitting import AUTO, Load, Machine, fit
 from recipes.finetune.plan import make_plan
 from recipes.finetune.spec import FinetuneSpec
 from recipes.methods import registry
 from recipes.methods.contract import MethodName, MethodSettings
+from recipes.methods.refused import REFUSED, refusal
 from recipes.methods.registry import METHODS, settings_of_others
 from recipes.models.shape import shape_of
 
@@ -28,8 +30,8 @@ def spec(method: str, **settings: object) -> FinetuneSpec:
 
 def test_the_registry_the_spec_and_the_modules_name_the_same_methods() -> None:
     assert set(METHODS) == set(get_args(MethodName))
-    asked = set(get_args(FinetuneSpec.model_fields["method"].annotation))
-    assert asked == {*METHODS, "auto"}
+    assert all(spec(name).method == name for name in (*METHODS, "auto"))
+    assert set(AUTO) < set(METHODS)
     told = FinetuneSpec.model_fields["method"].description or ""
     for name, method in METHODS.items():
         assert method.name == name and (ROOM / f"{name}.py").is_file()
@@ -51,8 +53,16 @@ def test_what_learns_is_a_part_of_the_model_and_fits_where_full_does(name: Metho
 def test_only_fields_of_the_spec_are_read_and_those_of_other_methods_mean_nothing() -> None:
     read = {name for method in METHODS.values() for name in method.reads}
     assert read <= set(FinetuneSpec.model_fields)
-    assert settings_of_others("full") == read == set(METHODS["lora"].reads)
-    assert settings_of_others("lora") == settings_of_others("lora_decoder") == set()
+    assert settings_of_others("full") == settings_of_others("frozen_encoder") == read
+    assert settings_of_others("lora") == settings_of_others("lora_decoder") == {"allow_few_biases"}
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "QLoRA", "prompt-tuning"])
+def test_what_is_not_offered_is_refused_by_name_with_the_reason_and_what_to_take_instead(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} is not offered: .* Take lora"):
+        spec(name)
+    assert not set(REFUSED) & set(METHODS)
+    assert refusal("lore") is None, "a misspelling is not a refusal"
 
 
 def test_the_settings_of_lora_come_out_as_numbers() -> None:
