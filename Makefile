@@ -4,7 +4,7 @@ WORKERS ?= 4
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-together test-skypilot test-ci-cancel faults bench leaks clean
+.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-together test-methods test-skypilot test-ci-cancel faults bench leaks clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-ci-cancel   50 CI runs cancelled at random moments of renting, and what the reaper leaves of them"
 	@echo "make test-sentinel   runners killed on rented machines of the simulated cloud, a disk that is full (as root)"
 	@echo "make test-together   training in several processes and on several machines, every kind of base"
+	@echo "make test-methods   a telephone line learned by adapters and by biases, and nothing forgotten"
 	@echo "make fuzz    hostile files and event streams through the command line (EXAMPLES=1000: more)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
@@ -76,6 +77,10 @@ test-ci-cancel: env
 # Several processes and machines that train as one, of every kind of base (make test has two processes, one kind).
 test-together: env
 	LAUNCHER_TEST_TOGETHER=1 $(VENV)/python -m pytest tests/recipes/finetune/test_together.py
+
+# What each way to fine-tune learns (make test has that it trains, merges and resumes).
+test-methods: env
+	LAUNCHER_TEST_METHODS=1 $(VENV)/python -m pytest tests/recipes/finetune/test_phone_line.py
 
 # What outlives a runner, on real machines of the simulated cloud (make test has the part that is quick).
 test-sentinel: env

@@ -27,6 +27,8 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from recipes.constants import figure  # noqa: E402
+from recipes.methods.contract import MethodSettings  # noqa: E402
+from recipes.methods.registry import METHODS  # noqa: E402
 from recipes.models.memory import training_need  # noqa: E402
 from recipes.models.shape import Shape, shape_of  # noqa: E402
 
@@ -39,6 +41,8 @@ CASES = (
     (V2, "frozen_encoder", 1),
     (V2, "frozen_encoder", 2),
     (V3, "frozen_encoder", 1),
+    (V2, "lora", 1),
+    (V2, "lora_decoder", 2),
 )
 
 
@@ -47,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--saved-only", action="store_true")
+    parser.add_argument("--method", choices=list(METHODS), help="only its cases; the kept result stays as it is")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -60,6 +65,8 @@ def main() -> int:
         for figure_name, (here, measured) in figures.items():
             print(f"{name:5} {figure_name:36} constants {here:>10,.1f}   measured {measured:>10,.1f}")
     for base, method, batch in () if given.saved_only else CASES:
+        if given.method not in (None, method):
+            continue
         cpu_need = training_need(
             shape_of(base), method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
             half=False, on_gpu=False,
@@ -111,14 +118,8 @@ def solved(shape: Shape) -> dict[str, dict[str, tuple[float, float]]]:
     for kind in ("half", "full"):
         few, many = shape.layers // 2, shape.layers
         asked = [(few, 20.0), (many, 20.0), (few, 40.0), (many, 40.0)]
-        held = child({"what": "saved", "kind": kind, "width": shape.width, "heads": shape.heads, "runs": asked})[
-            "bytes"
-        ]
-        short, long = (held[1] - held[0]) / (many - few), (held[3] - held[2]) / (many - few)  # a layer, 20 s and 40 s
-        frames = 20.0 * shape.frames_per_s
-        pair = (long - 2 * short) / (2 * frames**2 * shape.heads)
-        linear = (short - pair * frames**2 * shape.heads) / (frames * shape.width)
-        subsampling = (held[1] - many * short) / frames
+        question = {"what": "saved", "kind": kind, "width": shape.width, "heads": shape.heads, "runs": asked}
+        linear, pair, subsampling = _solve(shape, asked, child(question)["bytes"])
         names = (
             "layer_{}_bytes_per_frame_width",
             "layer_{}_bytes_per_frame_pair_head",
@@ -128,7 +129,27 @@ def solved(shape: Shape) -> dict[str, dict[str, tuple[float, float]]]:
             name.format(kind): (figure(f"memory.{name.format(kind)}"), round(value, 1))
             for name, value in zip(names, (linear, pair, subsampling), strict=True)
         }
+        linear, pair, _ = _solve(shape, asked, child(question | {"adapters": "attention"})["bytes"])
+        wider, _, _ = _solve(shape, asked, child(question | {"adapters": "attention_and_feed_forward"})["bytes"])
+        values = {
+            f"inputs_layer_{kind}_bytes_per_frame_width": linear,
+            f"inputs_layer_{kind}_feed_forward_bytes_per_frame_width": wider - linear,
+            f"inputs_layer_{kind}_bytes_per_frame_pair_head": pair,
+        }
+        made[f"lora_{kind}"] = {
+            name: (figure(f"memory.{name}"), round(value, 1)) for name, value in values.items()
+        }
     return made
+
+
+def _solve(shape: Shape, runs: list[tuple[int, float]], held: list[float]) -> tuple[float, float, float]:
+    """Bytes a frame and unit of width, a pair of frames and head, and a frame before the first layer."""
+    (few, _), (many, _) = runs[0], runs[1]
+    short, long = (held[1] - held[0]) / (many - few), (held[3] - held[2]) / (many - few)  # a layer, 20 s and 40 s
+    frames = 20.0 * shape.frames_per_s
+    pair = (long - 2 * short) / (2 * frames**2 * shape.heads)
+    linear = (short - pair * frames**2 * shape.heads) / (frames * shape.width)
+    return linear, pair, (held[1] - many * short) / frames
 
 
 def saved(asked: dict[str, Any]) -> dict[str, Any]:
@@ -144,12 +165,20 @@ def saved(asked: dict[str, Any]) -> dict[str, Any]:
         with FakeTensorMode(allow_non_fake_inputs=True):
             encoder = conformer(asked["width"], layers, asked["heads"])
             parameters = sum(p.numel() for p in encoder.parameters())
-            own = {p.untyped_storage()._cdata for p in encoder.parameters()}
+            if "adapters" in asked:
+                adapt(encoder, asked["adapters"])
+            own = {t.untyped_storage()._cdata for t in (*encoder.parameters(), *encoder.buffers())}
+            # Beside adapters a weight's copy is told by its form: not every frozen weight has one.
+            held = list(encoder.parameters()) if "adapters" in asked else []
+            forms = {form for p in held for form in (tuple(p.shape), tuple(p.shape[::-1]))}
             kept: dict[int, Any] = {}
 
-            def keep(tensor: Any, own: set[int] = own, kept: dict[int, Any] = kept) -> Any:
+            def keep(
+                tensor: Any, own: set[int] = own, kept: dict[int, Any] = kept, forms: set[tuple[int, ...]] = forms
+            ) -> Any:
                 storage = tensor.untyped_storage()
-                if storage._cdata not in own:
+                copy_of_weights = tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in forms
+                if storage._cdata not in own and not copy_of_weights:
                     kept[storage._cdata] = storage
                 return tensor
 
@@ -158,9 +187,24 @@ def saved(asked: dict[str, Any]) -> dict[str, Any]:
             hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
             with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 encoder(audio_signal=signal, length=lengths)
-            total = sum(storage.nbytes() for storage in kept.values())
-            counted.append(total - (parameters * figure("memory.half_copy_bytes_per_parameter") if half else 0))
+            copies = 0.0 if held or not half else parameters * figure("memory.half_copy_bytes_per_parameter")
+            counted.append(sum(storage.nbytes() for storage in kept.values()) - copies)
     return {"bytes": counted}
+
+
+def adapt(encoder: Any, targets: Any) -> None:
+    """Low-rank adapters as the recipe puts them in; fake tensors cannot be moved, and need not be."""
+    from types import SimpleNamespace
+    from unittest.mock import patch
+
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch import nn
+
+    model = SimpleNamespace(encoder=encoder, parameters=encoder.parameters)
+    stay = patch.object(nn.Module, "to", lambda self, *_, **__: self)
+    with stay, patch.object(BaseTunerLayer, "_move_adapter_to_device_of_base_layer", lambda *_, **__: None):
+        METHODS["lora"].prepare(model, MethodSettings(lora_targets=targets))
+    METHODS["lora"].before_batch(model)
 
 
 def as_cuda_autocast() -> None:
@@ -238,13 +282,13 @@ def peak(asked: dict[str, Any]) -> dict[str, Any]:
     device, process = ("cuda" if on_gpu else "cpu"), resident()
     process -= sum(p.numel() * p.element_size() for p in encoder.parameters())
     decoder, joint, loss = transducer(shape, on_gpu=on_gpu)
-    parts = torch.nn.ModuleList([encoder, decoder, joint]).to(device)
-    frozen = asked["method"] == "frozen_encoder"
-    if frozen:
-        encoder.freeze()
+    parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder, "joint": joint}).to(device)
+    method = METHODS[asked["method"]]
+    method.prepare(parts, MethodSettings())
     optimizer = torch.optim.AdamW([p for p in parts.parameters() if p.requires_grad], lr=1e-5)
     watch = Peak()
     for _ in range(2):
+        method.before_batch(parts)
         total = forward(encoder, decoder, joint, loss, asked, shape, device, half=on_gpu)
         optimizer.zero_grad()  # after the forward pass, as Lightning does: until then the last step's gradients stay
         total.backward()

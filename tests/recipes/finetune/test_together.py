@@ -98,7 +98,7 @@ def test_two_learn_as_one_and_go_on_from_a_checkpoint_after_one_of_them_was_kill
 @WHOLE
 @pytest.mark.parametrize("base", ["tdt", "rnnt", "hybrid"])
 def test_every_kind_of_base_learns_in_two_processes(recipe: Recipe, tmp_path: Path, base: str) -> None:
-    method = "frozen_encoder" if base == "rnnt" else "full"
+    method = {"rnnt": "frozen_encoder", "hybrid": "lora_decoder"}.get(base, "full")
     file = str((recipe.bases or recipe.data) / f"{base}.nemo")
     spec = recipe.spec(tmp_path, base=file, devices=2, method=method, max_steps=12, accumulate_grad_batches=2)
     code, errors = recipe.run(spec, tmp_path / "out", script=TOLD)
