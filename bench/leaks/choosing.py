@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.leaks.ours import Ours, end_of
-from bench.leaks.plain import VAST_SDK, Plain
+from bench.leaks.plain import Plain
 from bench.leaks.row import DOWN, WORK, WORK_S, ended, gone, last_lines, last_step, told, wait
 from bench.leaks.side import Seen, Side, until
 
@@ -88,7 +88,7 @@ def plain_vast(plain: Plain) -> Seen:
     process = plain.launch(WORK, *DOWN, resources=asked)
     plain.side.first(process)  # what it bills is known by now; the rest of the launch is other rows'
     facts = {"shown_usd_per_hour": chosen_price(plain.log), **rented(plain.side)}
-    did = f"sky launch --down -i 1 (vast, max_hourly_cost: 0.5; vastai-sdk {VAST_SDK}), until the machine bills"
+    did = "sky launch --down -i 1 (vast, max_hourly_cost: 0.5), until the machine bills"
     return Seen(did, None, last_lines(plain.log, 1), time.time(), facts)
 
 

@@ -26,9 +26,6 @@ from launcher.providers.skypilot.lodging import Lodging
 from launcher.providers.skypilot.server import _free_port  # of two that it needs
 from tests.cloud import catalog
 
-#: SkyPilot 0.14.1 asks for vastai-sdk 0.1.12 or later, and pip takes 1.9.1, in which its create call is a TypeError
-#: (an argument that this SDK has no more). This one still takes it, and has the `client` that SkyPilot reads.
-VAST_SDK = "1.2.2"
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 L40S = {"infra": "runpod/US", "instance_type": "1x_L40S_SECURE", "disk_size": 50}
 
@@ -58,17 +55,10 @@ class Plain:
         own = self._lodging.environment()
         own.pop("PYTHONPATH", None)  # there is no plugin
         own.pop("PYTHONSAFEPATH", None)
-        own |= {"PYTHONPATH": str(self._sdk)} if self._sdk.is_dir() else {}
         return own | {name: self.side.env[name] for name in ("RUNPOD_API_BASE_URL", "VAST_URL")}
 
-    @property
-    def _sdk(self) -> Path:
-        return self.home / "vast-sdk"
-
     def use_vast(self, usd_per_hour: str) -> None:
-        """Vast's key where its command line keeps it, SkyPilot's price file of Vast (never renewed), and an SDK."""
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(self._sdk)]
-        subprocess.run([*pip, f"vastai=={VAST_SDK}", f"vastai-sdk=={VAST_SDK}"], check=True)
+        """Vast's key where its command line keeps it, and SkyPilot's price file of Vast, which is never renewed."""
         key = self.home / ".config" / "vastai" / "vast_api_key"
         key.parent.mkdir(parents=True)
         key.write_text(self.side.env["VAST_API_KEY"], encoding="utf-8")

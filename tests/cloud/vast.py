@@ -241,7 +241,7 @@ class Vast:
 
     def _keys(self, _: Call) -> Reply:
         held = [{"id": at, "public_key": key} for at, key in enumerate(self.cloud.ssh_keys["vast"], 1)]
-        return Reply({"ssh_keys": held})
+        return Reply(held)  # a bare list: SkyPilot 0.14.1 (sky/authentication.py) goes through it as it comes
 
     def _add_key(self, call: Call) -> Reply:
         self.cloud.ssh_keys["vast"].append(str((call.body or {}).get("ssh_key")).strip())
