@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_ROWS = 128  # of a weight at once: they stay in a processor's cache; the sums are the same
+
+
 class AdapterMisfit(Exception):  # noqa: N818  (says what is wrong)
     """An adapter that does not belong into this model; the message names the tensor and why."""
 
@@ -69,9 +72,10 @@ def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tenso
     import torch
 
     rows, columns = b.detach().cpu().double(), a.detach().cpu().double()
-    total = torch.zeros(rows.shape[0], columns.shape[1], dtype=torch.float64)
-    for rank in range(columns.shape[0]):
-        total += rows[:, rank : rank + 1] * columns[rank]
-    total *= scaling
-    total += weight.detach().cpu().double()
-    return total.to(weight.dtype)
+    merged = weight.detach().cpu().double()
+    for own, some in zip(merged.split(_ROWS), rows.split(_ROWS), strict=True):
+        total, product = torch.zeros_like(own), torch.empty_like(own)
+        for rank in range(columns.shape[0]):
+            total += torch.mul(some[:, rank : rank + 1], columns[rank], out=product)
+        own.add_(total.mul_(scaling))
+    return merged.to(weight.dtype)
