@@ -115,7 +115,7 @@ def test_killed_before_any_of_its_effects_again_and_again_it_ends_the_same(
     rng = random.Random(seed)
     run = reserved(launcher, fast.job(STEPS))
     for lives in range(60):  # each life gets further than the one before
-        if runner_that_dies(launcher, run, rng.randint(5, 60) + 6 * lives):
+        if runner_that_dies(launcher, run, rng.randint(5, 60) + 12 * lives):
             break
         if rng.random() < 0.3:
             kill_recipe(launcher)
