@@ -53,8 +53,11 @@ def test_cancelled_runs_leave_nothing_and_a_colleagues_machine_and_a_foreign_one
         if run % 5 == 0:  # on completion of that run, long before any deadline; the others are left to the schedule
             left = ci.of(run)
             told = ci.reap(over=run)
-            assert (told["exit"], ci.of(run)) == (0, set()), told
+            assert (told["exit"] in (0, 6), ci.of(run)) == (True, set()), told
             assert all(f"{label} (run" in told["out"] for label in left), told
+            for _ in range(3):  # Brev's list, empty and then not since another run began, is believed by the next sweep
+                told = told if told["exit"] == 0 else ci.reap(over=run)
+            assert told["exit"] == 0, told
             reaped.update(left)
 
     reaped: set[str] = set()
