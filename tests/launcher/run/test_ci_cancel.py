@@ -55,7 +55,7 @@ def test_cancelled_runs_leave_nothing_and_a_colleagues_machine_and_a_foreign_one
             told = ci.reap(over=run)
             assert (told["exit"] in (0, 6), ci.of(run)) == (True, set()), told
             assert all(f"{label} (run" in told["out"] for label in left), told
-            for _ in range(3):  # Brev's list, empty and then not since another run began, is believed by the next sweep
+            for _ in range(3):  # Brev's list, empty and then not as another run began, is believed by the next one
                 told = told if told["exit"] == 0 else ci.reap(over=run)
             assert told["exit"] == 0, told
             reaped.update(left)
