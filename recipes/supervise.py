@@ -7,6 +7,9 @@ STEP_DIR/alive.json  {"pid": supervisor, "child": pid of the command, "t": start
 STEP_DIR/exit.json   {"code": exit code of the command, "t": ended}, written last and whole
 STEP_DIR/log         stdout and stderr of the command
 
+Who starts it makes STEP_DIR. Where that has gone, or is put aside meanwhile, nothing is started or left running: a
+lease that is released while a step starts stays released.
+
 Whether it runs is asked of the lock, never of a process id: ids are used again, locks are not. Who only asks takes
 a shared lock for a moment, so two who ask do not mislead each other; who means to hold it tries for a while.
 """
@@ -103,12 +106,19 @@ def _write(path: Path, facts: dict[str, Any]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command under the step's lock; returns its exit code, or 75 when the step is running already."""
+    """Run the command under the step's lock; returns its exit code.
+
+    75 when the step is running already, 127 when the command cannot be started or the step's folder has gone.
+    """
     step_dir, command = Path(argv[0]), argv[argv.index("--") + 1 :]
-    step_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(step_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock = os.open(step_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        return CANNOT_START
     if not take(lock):
         return ALREADY_RUNNING
+    if not _is_at(lock, step_dir / "lock"):
+        return CANNOT_START
     for stale in ("exit.json", "alive.json"):  # of an earlier attempt: its process ids may be another's by now
         (step_dir / stale).unlink(missing_ok=True)
     child: subprocess.Popen[bytes] | None = None
@@ -129,12 +139,22 @@ def main(argv: list[str]) -> int:
     if child is None:
         _write(step_dir / "exit.json", {"code": CANNOT_START, "t": time.time()})
         return CANNOT_START
-    _write(step_dir / "alive.json", {"pid": os.getpid(), "child": child.pid, "t": time.time()})
-    code = child.wait()
-    _write(step_dir / "exit.json", {"code": code if code >= 0 else 128 - code, "t": time.time()})
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)  # workers it left behind hold memory and the lock; we are done too
+    try:
+        _write(step_dir / "alive.json", {"pid": os.getpid(), "child": child.pid, "t": time.time()})
+        code = child.wait()
+        _write(step_dir / "exit.json", {"code": code if code >= 0 else 128 - code, "t": time.time()})
+    finally:
+        child.kill()  # where nobody can be told of it; one that has ended is sent nothing
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)  # workers it left behind hold memory and the lock; we are done too
     return code
+
+
+def _is_at(opened: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ def expect(root: Path, ask: Ask) -> dict[str, Any]:
     step_dir = _step_dir(root, ask["step"])
     if supervise.status(step_dir)[0] == "running":
         raise OSError(f"{ask['step']} still runs here")
+    step_dir.mkdir(parents=True, exist_ok=True)
     for name in ("lock", "alive.json", "exit.json"):
         (step_dir / name).unlink(missing_ok=True)
     _supervisor(root, ask["supervisor"])

@@ -46,7 +46,7 @@ class LocalProvider:
     def find(self, label: str) -> tuple[Presence, Machine | None]:
         """Present while the folder or any of its processes is there."""
         box = self._boxes / label
-        if not box.exists():
+        if not box.exists() and not LocalHost(_aside(box), self._python, self._clock).running_steps():
             return Presence.ABSENT, None
         return Presence.PRESENT, Machine(label, label, ZERO)
 
@@ -70,22 +70,38 @@ class LocalProvider:
         return Charge(ZERO, "free: this machine is yours")
 
     def destroy(self, machine: Machine) -> None:
-        """End the lease's processes (TERM, then KILL) and remove its folder."""
+        """End the lease's processes (TERM, then KILL) and remove its folder.
+
+        Put aside first and looked at once more: a step may be starting, which then finds its folder gone or is seen.
+        """
         box = self._boxes / machine.ref
-        host = LocalHost(box, self._python, self._clock)
+        for folder in (_aside(box), box):  # an earlier attempt, killed here, may have put it aside
+            if not self._end_steps(folder):
+                return  # the proof will find it present, and the lease stays release_pending
+        _remove(_aside(box))
+        if box.exists():
+            box.rename(_aside(box))
+            if self._end_steps(_aside(box)):
+                _remove(_aside(box))
+
+    def _end_steps(self, folder: Path) -> bool:
+        """Whether none runs in there any more."""
+        host = LocalHost(folder, self._python, self._clock)
         for signum, patience_s in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 10.0)):
             for step in host.running_steps():
                 host.signal(step, signum)
             ends = self._clock.monotonic() + patience_s
             while host.running_steps() and self._clock.monotonic() < ends:
                 self._clock.sleep(0.05)
-        if host.running_steps():
-            return  # the proof will find it present, and the lease stays release_pending
-        doomed = box.with_name(f".gone-{box.name}")
-        shutil.rmtree(doomed, ignore_errors=True)  # also what an earlier attempt, killed here, had put aside
-        if box.exists():
-            box.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        return not host.running_steps()
 
     def forget(self, label: str) -> None:
         """Nothing of a lease is kept outside its folder."""
+
+
+def _aside(box: Path) -> Path:
+    return box.with_name(f".gone-{box.name}")
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

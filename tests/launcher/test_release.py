@@ -2,6 +2,8 @@
 
 import random
 import sys
+import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from launcher.clock import SystemClock, iso
 from launcher.home import Home
+from launcher.hosts import LocalHost
 from launcher.ledger import Lease, LeaseState, Ledger
 from launcher.money import ZERO, Usd
 from launcher.offers.offer import Offer
@@ -178,3 +181,50 @@ def test_a_machine_is_charged_for_its_hours_however_wrong_the_clock_here_is(
     gone = created + timedelta(hours=3)
     released = ledger.move_lease(lease.lease, LeaseState.RELEASED, proof=[f"{iso(gone)} absent"] * 2)
     assert charge(ledger, released, RunPodProvider(Home(tmp_path), ours)) == Usd("1.20")
+
+
+class Impatient(SystemClock):
+    """A runner's clock that a signal ends after so many looks at a step that starts."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def sleep(self, seconds: float) -> None:
+        if self.looks == 0:
+            raise KeyboardInterrupt
+        self.looks -= 1
+        super().sleep(seconds)
+
+
+def processes_of(folder: Path) -> list[str]:
+    lines = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                lines.append((entry / "cmdline").read_text(errors="replace").replace("\0", " "))
+    return [line for line in lines if str(folder) in line]
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.5])  # until the supervisor's own first line
+@pytest.mark.parametrize("looks", [0, 2, 4, 6, 8])
+def test_a_step_that_was_starting_when_its_lease_was_released_does_not_run_on(
+    tmp_path: Path, late_s: float, looks: int
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text(f'#!/bin/sh\nsleep {late_s}\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    provider = LocalProvider(Home(tmp_path), SystemClock(), python=slow)
+    machine = provider.create(Intent("lease", OFFER, ZERO, "2026-11-20T12:00:00.000Z"))
+    box = tmp_path / "boxes" / "lease"
+    ends = [sys.executable, "-c", "import signal; signal.pause()", str(box)]
+    with suppress(KeyboardInterrupt):
+        LocalHost(box, slow, Impatient(looks)).start("train", ends, {})
+    provider.destroy(machine)
+    assert provider.find("lease")[0] is Presence.ABSENT
+    patience = time.monotonic() + 20
+    while running := processes_of(box):
+        assert time.monotonic() < patience, running
+        time.sleep(0.05)
+    assert provider.find("lease")[0] is Presence.ABSENT
+    assert not list((tmp_path / "boxes").iterdir())
