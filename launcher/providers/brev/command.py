@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.clock import Clock
 from launcher.failpoints import effect
 from launcher.hosts.lease_keys import Address
 from launcher.offers.source import clean
@@ -38,6 +39,8 @@ PROGRAM = "brev"
 ANSWER_S = 60.0
 CREATE_S = 180.0
 MOST_BYTES = 4_000_000
+PAUSE_S = 1.0  # between two questions after an empty list
+SAID, MOST_ASKED = 3, 9  # times in a row that such a list is to be the same, and of how many
 _PASSED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy",
            "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
 _HIDE = re.compile(r"eyJ[\w.-]{20,}|bak-[\w-]+")  # tokens, should the command ever say one
@@ -177,6 +180,24 @@ class BrevCommand:
             raise ProviderError("brev listed an instance without a name, an id or a status.")
         return rows
 
+    def settled_instances(self, clock: Clock) -> list[dict[str, Any]]:
+        """A list that is not empty; or, once an empty one was seen, one that names the same some times in a row.
+
+        An empty list may be a mistake, and the one after it a part of the truth; or another run has just begun.
+        Raises ProviderError for a list that does not stay the same, too.
+        """
+        rows = self.instances()
+        if rows:
+            return rows
+        same = 1
+        for _ in range(MOST_ASKED - 1):
+            clock.sleep(PAUSE_S)
+            before, rows = rows, self.instances()
+            same = same + 1 if _ids(rows) == _ids(before) else 1
+            if same == SAID:
+                return rows
+        raise ProviderError(f"Brev's list of instances did not stay the same in {MOST_ASKED} answers.")
+
     def address_of(self, label: str) -> Address | None:
         """Where an instance's ssh answers, by what `brev refresh` writes; None while it is not in it.
 
@@ -201,6 +222,10 @@ class BrevCommand:
         except (OSError, ValueError, AttributeError):
             return None
         return Org(org) if key.startswith("bak-") and org else None
+
+
+def _ids(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["id"] for row in rows}
 
 
 def address_in(config: str, label: str) -> Address | None:

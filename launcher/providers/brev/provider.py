@@ -3,7 +3,7 @@
 What proves that an instance is gone. Brev's command knows one question, the list of an organization's instances, and
 that names no account and can be empty by mistake. So a label counts as absent only when
 - the organization of the lease is the one that is asked, before and after the list;
-- the list is whole JSON and shows neither the label nor its id; an empty one is asked for thrice;
+- the list is whole JSON and shows neither the label nor its id; from an empty one on, thrice the same;
 - its end was asked for, if it ever was seen: before that, a list without it is lag or a lie;
 - the list shows every other lease of ours that should be there;
 - nothing answers at its address with the host key that was pinned for it.
@@ -63,7 +63,6 @@ from launcher.providers.traits import Traits, traits_of_provider
 from launcher.watchdog import watch
 
 UNTOLD_USD_PER_HOUR = Usd(MOST_USD_PER_GPU_HOUR)  # what a rate counts as that nobody tells: no approval allows it
-PAUSE_S = 1.0  # between two questions after an empty list
 PROBE_S = 5.0
 MISSED = 3  # looks in a row after which a machine that is not listed counts as failed; not as gone
 _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
@@ -290,11 +289,7 @@ class BrevProvider:
         """The instances of a lease's organization. Raises ProviderError where it is not sure to be that one."""
         command, org = self._command(label), self._known.of(label).get("org")
         before = command.orgs()[0]
-        rows = command.instances()
-        for _ in range(0 if rows else 2):
-            self._clock.sleep(PAUSE_S)
-            if command.instances():
-                raise ProviderError("Brev listed no instances, and then some.")
+        rows = command.settled_instances(self._clock)
         after = command.orgs()[0]
         if before is None or after is None or before.id != after.id:
             raise ProviderError("Brev did not say whose instances it listed.")

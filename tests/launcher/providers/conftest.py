@@ -114,7 +114,7 @@ def renting(ground: Ground, request: pytest.FixtureRequest, tmp_path: Path, monk
     for name, value in {**standing.env, **PLANTED}.items():
         monkeypatch.setenv(name, f"{value}:{os.environ['PATH']}" if name == "PATH" else value)
     monkeypatch.setattr(releasing, "_ASK_AGAIN_S", 0.5)
-    monkeypatch.setattr("launcher.providers.brev.provider.PAUSE_S", 0.05)
+    monkeypatch.setattr("launcher.providers.brev.command.PAUSE_S", 0.05)
     home = base.home if base else Home(tmp_path / "home").ensure()
     ledger = base.ledger if base else Ledger.open(home, rng=random.Random())
     provider = hurried(ground.make(home, SystemClock()), ground)

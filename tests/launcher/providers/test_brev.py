@@ -44,7 +44,7 @@ def brev(cloud: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     for name, value in cloud.env.items():
         monkeypatch.setenv(name, f"{value}:{os.environ['PATH']}" if name == "PATH" else value)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    monkeypatch.setattr("launcher.providers.brev.provider.PAUSE_S", 0.05)
+    monkeypatch.setattr("launcher.providers.brev.command.PAUSE_S", 0.05)
     (tmp_path / "user").mkdir()
     yield BrevProvider(Home(tmp_path / "home"), SystemClock())
     assert sorted(p.name for p in (tmp_path / "user").iterdir()) == [], "the user's own home is left as it was"
@@ -210,6 +210,41 @@ def test_another_computer_that_was_told_by_the_ledger_believes_no_lie_either(
     cloud.fault("clear")
     other.destroy(machine)
     until(lambda: other.find(asked.label)[0] is Presence.ABSENT)
+
+
+def test_a_run_that_begins_while_an_empty_list_is_asked_for_again_does_not_spoil_it(
+    brev: BrevProvider, cloud: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    ask, begun, asked = BrevCommand.instances, [], intent(tmp_path)
+
+    def instances(command: BrevCommand) -> list[dict[str, object]]:
+        rows = ask(command)
+        if not begun:
+            assert rows == []
+            begun.append(asked.label)
+            brev.create(asked)
+        return rows
+
+    monkeypatch.setattr(BrevCommand, "instances", instances)
+    colleague = BrevProvider(Home(tmp_path / "elsewhere"), SystemClock())
+    listing = colleague.listing()
+    assert (listing.complete, [machine.label for machine in listing.machines]) == (True, begun)
+
+
+def test_a_list_that_comes_and_goes_proves_nothing(
+    brev: BrevProvider, cloud: Standing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    brev.create(intent(tmp_path))
+    ask, asked = BrevCommand.instances, []
+
+    def instances(command: BrevCommand) -> list[dict[str, object]]:
+        asked.append(1)
+        return ask(command) if len(asked) % 3 == 0 else []  # twice nothing, then one, then nothing again
+
+    monkeypatch.setattr(BrevCommand, "instances", instances)
+    colleague = BrevProvider(Home(tmp_path / "elsewhere"), SystemClock())
+    assert not colleague.listing().complete
+    assert colleague.find("pl-ann-abc123-lease1-20260101T000000") == (Presence.UNKNOWN, None)
 
 
 def test_an_accepted_delete_that_is_not_done_is_never_taken_for_gone(
