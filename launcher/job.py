@@ -123,11 +123,12 @@ def load_job(path: Path, config: ConfigFile | None = None) -> Job:
         named = given.get(key)
         if isinstance(named, str) and looks_like_path(named):
             given[key] = str(_resolved(named, path.parent, config, ("spec", key)))
-    if given.get("hypotheses") is not None:
-        raise BadInputError(
-            "a job transcribes with a model.", fix="Transcripts made elsewhere: launcher score REF HYP",
-            file=path, line=config.line_of(("spec", "hypotheses")), key="spec.hypotheses", value=given["hypotheses"],
-        )  # fmt: skip
+    for key, verb in (("hypotheses", "score REF HYP"), ("against", "evaluate MODEL MANIFEST --against HYP")):
+        if file.recipe == "evaluate" and given.get(key) is not None:
+            raise BadInputError(
+                "a job transcribes with a model.", fix=f"Transcripts made elsewhere: launcher {verb}",
+                file=path, line=config.line_of(("spec", key)), key=f"spec.{key}", value=given[key],
+            )  # fmt: skip
     spec = check_spec(config, file.recipe, given)
     data = file.data.model_copy(
         update={

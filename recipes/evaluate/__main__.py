@@ -1,7 +1,8 @@
 """`python -m recipes.evaluate SPEC.json OUT/`: transcribes, scores, writes the row files.
 
 OUT/score.json, per_sample.json, results.csv, offline_hyps.jsonl, and the same under OUT/general/ for the
-general set, with one model load for both.
+general set, with one model load for both. With `against` the same for the other system under OUT/against/, and
+OUT/comparison.json: {"against", "paired", "rows"}, as recipes/evaluate/comparing.py makes it.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipes.contract import EventLog, RecipeExit, RecipeFailure, complete
+from recipes.contract import EventLog, RecipeExit, RecipeFailure, complete, write_json
 from recipes.entry import main
 from recipes.evaluate.audio import Clip, look
+from recipes.evaluate.comparing import AGAINST, COMPARISON, comparison
 from recipes.evaluate.spec import EvaluateSpec
 from recipes.manifest import ManifestError, Row, read_rows, text_of
-from recipes.scoring import read_pair, score_rows, write_score
+from recipes.scoring import Score, read_pair, score_rows, write_score
 
 
 def evaluate(spec: EvaluateSpec, out: Path, events: EventLog) -> None:
     """The whole recipe: read, transcribe (or read hypotheses), score, COMPLETE."""
     try:
-        scored = _from_hypotheses(spec) if spec.hypotheses else _from_model(spec, out, events)
+        # First: a fault in a file of transcripts must not cost an hour of transcribing.
+        other = {AGAINST: read_pair(spec.manifest, spec.against, foreign=True)} if spec.against else {}
+        scored = (_from_hypotheses(spec) if spec.hypotheses else _from_model(spec, out, events)) | other
         events.emit("phase", name="scoring")
         metrics: dict[str, Any] = {}
         files: list[str] = []
+        scores: dict[str, Score] = {}
         for name, (rows, heard) in scored.items():
             score = score_rows(rows, heard, mode=spec.mode, bootstrap=spec.bootstrap, seed=spec.seed)
+            scores[name] = score
             files += [f"{name}/{file}" if name else file for file in write_score(out / name, score)]
             found, prefix = score.as_json(), f"{name}_" if name else ""
             for warning in found["warnings"]:
@@ -35,13 +41,20 @@ def evaluate(spec: EvaluateSpec, out: Path, events: EventLog) -> None:
             leaves = found["micro"] | {"ker": found["macro"]["ker"]}
             metrics[f"{prefix}rows"] = found["rows"]
             metrics |= {f"{prefix}{key}": leaf["rate"] for key, leaf in leaves.items() if leaf is not None}
+        if spec.against:
+            found = comparison(scores[""].rows, scores[AGAINST].rows, spec.against, spec.seed)
+            for warning in found["warnings"]:
+                events.emit("warning", message=warning)
+            write_json(out / COMPARISON, found)
+            files.insert(0, COMPARISON)
+            metrics["wer_difference"] = (found["paired"]["wer"] or {}).get("delta")
     except ManifestError as error:
         raise RecipeFailure(RecipeExit.BAD_INPUT, str(error)) from error
     complete(out, "done", metrics, files)
 
 
 def _from_hypotheses(spec: EvaluateSpec) -> dict[str, tuple[list[Row], dict[str, str]]]:
-    return {"": read_pair(spec.manifest, str(spec.hypotheses))}
+    return {"": read_pair(spec.manifest, str(spec.hypotheses), foreign=True)}
 
 
 def _rows(manifest: str) -> list[tuple[Row, Clip]]:

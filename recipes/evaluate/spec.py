@@ -33,7 +33,12 @@ class EvaluateSpec(DecodingSpec):
     trust_base: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="SHA-256 of a .nemo whose weights may run its maker's programs"
     )
-    hypotheses: str | None = Field(None, description="JSONL of audio_filepath, pred_text to score instead")
+    hypotheses: str | None = Field(None, description="transcripts to score instead, in any form `against` takes")
+    against: str | None = Field(
+        None,
+        description="another system's transcripts of the same rows, to be compared with row by row: JSONL of "
+        "audio_filepath and pred_text (or text), a .json of openai-whisper, or a folder of those",
+    )
     manifest: str = Field(description="NeMo manifest of the rows to score; relative audio is relative to it")
     general_manifest: str | None = Field(
         None, description="NeMo manifest of ordinary speech, scored beside it to show forgetting"

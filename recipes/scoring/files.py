@@ -12,6 +12,7 @@ from typing import Any
 
 from recipes.contract import write_atomic, write_json
 from recipes.manifest import ManifestError, Row, read_rows, text_of, write_manifest
+from recipes.scoring.foreign import read_foreign
 from recipes.scoring.score import Score
 
 SCORE, PER_SAMPLE, RESULTS, HYPOTHESES = "score.json", "per_sample.json", "results.csv", "offline_hyps.jsonl"
@@ -23,14 +24,17 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def read_pair(references: str | Path, hypotheses: str | Path) -> tuple[list[Row], dict[str, str]]:
+def read_pair(
+    references: str | Path, hypotheses: str | Path, *, foreign: bool = False
+) -> tuple[list[Row], dict[str, str]]:
     """A manifest and a hypothesis file, matched by `audio_filepath`, ready for `score_rows`.
 
+    `foreign`: the hypotheses are another system's, in any form that `read_foreign` takes.
     Raises ManifestError naming file, line and audio for a duplicate on either side, a row without its
     counterpart, and text that is missing or not a string.
     """
     said = _by_audio(references, "text")
-    heard = _by_audio(hypotheses, "pred_text")
+    heard = read_foreign(hypotheses, said) if foreign else _by_audio(hypotheses, "pred_text")
     if not said:
         raise ManifestError(references, None, "no rows.")
     mine = as_in(said, heard, Path(references).parent)
