@@ -84,7 +84,7 @@ class Estimator:
         fitting, speed, around = there.fitting, there.speed, there.around
         course = around.course(offer)
         phases = {**course.setup._asdict(), **around.work}
-        asked = work.finetune.precision if work.finetune else "auto"
+        asked = work.finetune.asked_precision if work.finetune else "auto"
         return Estimate(
             fits=fitting.fits,
             why_not=fitting.why_not,
@@ -101,6 +101,7 @@ class Estimator:
             method=fitting.method if work.finetune else "",
             batch_size=fitting.batch_size * fitting.devices,
             accumulate_grad_batches=fitting.accumulate,
+            activation_checkpointing=fitting.activation_checkpointing,
             devices=max(1, fitting.devices // offer.nodes),
             precision=_precision(asked, half=there.half),
             choices=_choices(offer, fitting),
@@ -119,10 +120,12 @@ class Estimator:
         """Fit and speed on one kind of machine."""
         work, on_gpu, here = self._work, offer.count > 0, offer.provider == "local"
         rates = rates_of(offer.gpu, offer.vram_gb, on_gpu=on_gpu, cores=_cores() if here else 2)
-        asked = work.finetune.precision if work.finetune else "auto"
-        half = on_gpu and (asked == "16-mixed" or (rates.has_bf16 and asked in ("auto", "bf16-mixed")))
+        asked = work.finetune.asked_precision if work.finetune else "auto"
+        half = on_gpu and (asked == "16-mixed" or (rates.has_bf16 and asked in ("auto", "bf16-mixed", "bf16-true")))
         memory_gb = offer.vram_gb if on_gpu else _memory_gb() if here else None
         fitting = self._fit(Machine(memory_gb, half=half, on_gpu=on_gpu, nodes=offer.nodes), offer)
+        if asked == "bf16-true" and on_gpu and not rates.has_bf16:
+            fitting = replace(fitting, why_not=f"precision bf16-true: {offer.gpu} does not compute in bf16")
         arithmetic = self._audio_rate(rates, fitting, offer.nodes, half=half)
         speed = self._speed(offer, fitting, arithmetic, half=half)
         around_it = around(
@@ -144,7 +147,7 @@ class Estimator:
             there_too = replace(fitting, devices=max(1, count))
             return self._audio_rate(there, there_too, 1, half=known.supports_bf16 and half)
 
-        precision = _precision(self._work.finetune.precision, half=half)
+        precision = _precision(self._work.finetune.asked_precision, half=half)
         name = gpu_name(offer.gpu, offer.count)
         kind = (name, offer.count if offer.nodes == 1 else -offer.nodes)  # several machines: nothing of it is kept
         return self._measured[fitting.method].speed(kind, precision, arithmetic, elsewhere, on_gpu=offer.count > 0)
@@ -176,7 +179,10 @@ class Estimator:
         """Audio seconds a second of training by arithmetic, padding paid for but not counted."""
         if not self._work.finetune:
             return 1.0
-        a_step = step_s(self._work, rates, fitting.method, fitting.batch_size, fitting.accumulate, half=half)
+        a_step = step_s(
+            self._work, rates, fitting.method, fitting.batch_size, fitting.accumulate, half=half,
+            again=fitting.activation_checkpointing,
+        )  # fmt: skip
         a_step += exchange_s(self._work, fitting.method, fitting.devices, nodes)
         return fitting.rows_per_step * self._work.mean_s / a_step
 
@@ -202,6 +208,8 @@ def _choices(offer: Offer, fitting: Fitting) -> tuple[str, ...]:
 
 
 def _precision(asked: str, *, half: bool) -> str:
+    if asked == "bf16-true":
+        return asked
     return ("16-mixed" if asked == "16-mixed" else "bf16-mixed") if half else "32"
 
 

@@ -36,7 +36,8 @@ class Estimate(BaseModel):
     batch_size: int = Field(1, description="rows a forward pass of all devices together, resolved")
     accumulate_grad_batches: int = Field(1, description="passes that make a step, resolved")
     devices: int = Field(1, description="GPUs of each machine that train, where they share a step evenly")
-    precision: str = Field("32", description="bf16-mixed, 16-mixed or 32: as the recipe takes it on this machine")
+    activation_checkpointing: bool = Field(False, description="layers run again in backward, resolved")
+    precision: str = Field("32", description="bf16-mixed, bf16-true, 16-mixed or 32: as the recipe takes it there")
     choices: tuple[str, ...] = Field((), description="what `auto` chose here and why, in words")
     transfer_up_gb: float = Field(0.0, description="sent from the machine: artefacts and checkpoints home")
     transfer_down_gb: float = Field(0.0, description="received by the machine: data, image, base")
@@ -53,5 +54,6 @@ class Estimate(BaseModel):
             "batch_size": self.batch_size,
             "accumulate_grad_batches": self.accumulate_grad_batches,
             "devices": self.devices,
+            "activation_checkpointing": self.activation_checkpointing,
         }
         return {**spec, **{name: value for name, value in chosen.items() if name in spec}}

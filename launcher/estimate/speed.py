@@ -56,13 +56,18 @@ def rates_of_offer(offer: Offer, cores: int) -> Rates:
 _OF_BACKWARD = {"weights": 1.0, "inputs": 0.5, "none": 0.0}
 
 
-def step_s(work: Workload, rates: Rates, method: MethodName, batch: int, accumulate: int, *, half: bool) -> float:
-    """Seconds of one optimizer step: `accumulate` passes over `batch` rows padded to the longest, and the update."""
+def step_s(
+    work: Workload, rates: Rates, method: MethodName, batch: int, accumulate: int, *, half: bool, again: bool = False
+) -> float:
+    """Seconds of one optimizer step: `accumulate` passes over `batch` rows padded to the longest, and the update.
+
+    `again`: with activation checkpointing the forward pass runs twice.
+    """
     shape = work.shape
     padded_s = work.padded_s(batch)
     audio_s = batch * padded_s
     backward = _OF_BACKWARD[METHODS[method].encoder_backward]
-    passes = figure("speed.flop_per_parameter_frame_forward")
+    passes = figure("speed.flop_per_parameter_frame_forward") * (2 if again else 1)
     passes += figure("speed.flop_per_parameter_frame_backward") * backward
     frames = audio_s * shape.frames_per_s
     cells = padded_s * shape.frames_per_s * (padded_s * work.tokens_per_s + 1) if shape.joint_hidden else 0.0
@@ -74,6 +79,8 @@ def step_s(work: Workload, rates: Rates, method: MethodName, batch: int, accumul
     moved = _encoder_bytes(work, frames, padded_s, half=half) * (
         1.0 if backward else figure("speed.forward_share_of_moved")
     )
+    if again:
+        moved *= 1 + figure("speed.forward_share_of_moved")
     moved += batch * cells * outputs * figure("speed.joint_bytes_moved_per_output")
     pass_s = max(
         work_s + moved / rates.bytes_per_s,

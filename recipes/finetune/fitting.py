@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 
 from recipes.finetune.spec import FinetuneSpec
 from recipes.methods.contract import MethodName
+from recipes.methods.registry import METHODS
 from recipes.models.memory import training_need
 from recipes.models.shape import Shape
+from recipes.optimizers.facts import IN_BACKWARD, Saving
 
 FEWEST_ROWS, MOST_ROWS = 8, 32  # a step, when auto decides
 AUTO: tuple[MethodName, ...] = ("full", "lora_decoder", "frozen_encoder")  # what learns most comes first
@@ -56,6 +58,7 @@ class Fitting:
     words: tuple[str, ...] = ()
     why_not: str = ""
     devices: int = 1
+    activation_checkpointing: bool = False
 
     @property
     def rows_per_step(self) -> int:
@@ -107,23 +110,33 @@ def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitti
         return Fitting(methods[-1], 1, rows, 0.0, (), why)
     each = rows // devices
     wanted = next(size for size in range(max(1, together // devices), 0, -1) if each % size == 0)
-    missed: list[str] = []
-    for method in methods:
+    missed: list[tuple[MethodName, str]] = []
+    tried = ((method, again) for method in methods for again in _run_again(spec, method))
+    for method, again in tried:
         larger: tuple[int, float] | None = None
-        for batch in _sizes(wanted, auto=spec.batch_size == "auto"):
-            needs_gb = _needs(shape, spec, load, machine, method, batch)
+        for batch in _sizes(wanted, auto=spec.batch_size == "auto" and spec.optimizer != IN_BACKWARD):
+            needs_gb = _needs(shape, spec, load, machine, method, batch, again=again)
             if machine.memory_gb is None or needs_gb <= machine.memory_gb:
-                found = Fitting(method, batch, each // batch, needs_gb, devices=devices)
+                found = Fitting(method, batch, each // batch, needs_gb, (), "", devices, again)
                 return replace(found, words=_words(spec, machine, found, larger, missed))
             larger = (batch, needs_gb)
         batch, needs_gb = larger or (wanted, 0.0)
-        missed.append(f"{method} needs {rounded_up(needs_gb):.1f} GB at batch {batch}")
+        lean = " with activation checkpointing" if again else ""
+        missed.append((method, f"{method}{lean} needs {rounded_up(needs_gb):.1f} GB at batch {batch}"))
     hint = ""
-    if spec.batch_size != "auto" and wanted > 1:
-        smallest = _needs(shape, spec, load, machine, methods[-1], 1)
-        hint = f" ({rounded_up(smallest):.1f} GB at batch 1: batch_size: auto)"
-    why = f"{', '.join(missed)} of {machine.words}{hint}"
-    return Fitting(methods[-1], batch, each // batch, needs_gb, (), why, devices)
+    if wanted > 1 and (spec.batch_size != "auto" or spec.optimizer == IN_BACKWARD):
+        smallest = _needs(shape, spec, load, machine, method, 1, again=again)
+        fix = "1" if spec.optimizer == IN_BACKWARD else "auto"
+        hint = f" ({rounded_up(smallest):.1f} GB at batch 1: batch_size: {fix})"
+    why = f"{', '.join(text for _, text in missed)} of {machine.words}{hint}"
+    return Fitting(method, batch, each // batch, needs_gb, (), why, devices, again)
+
+
+def _run_again(spec: FinetuneSpec, method: MethodName) -> tuple[bool, ...]:
+    """Whether to try with activation checkpointing, in order. A frozen encoder keeps nothing to begin with."""
+    if METHODS[method].encoder_backward == "none":
+        return (False,)
+    return (False, True) if spec.activation_checkpointing == "auto" else (spec.activation_checkpointing,)
 
 
 def _sizes(wanted: int, *, auto: bool) -> list[int]:
@@ -135,20 +148,25 @@ def _sizes(wanted: int, *, auto: bool) -> list[int]:
     return sizes
 
 
-def _needs(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, method: MethodName, batch: int) -> float:
+def _needs(
+    shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, method: MethodName, batch: int, *, again: bool
+) -> float:
     return training_need(
         shape, method, batch, longest_s=load.longest_s, longest_tokens=load.longest_tokens,
         half=machine.half, on_gpu=machine.on_gpu, fused_batch_size=spec.fused_batch_size,
         together=machine.devices > 1, settings=spec.method_settings,
+        saving=Saving(spec.optimizer, again, spec.asked_precision == "bf16-true"),
     ).total  # fmt: skip
 
 
 def _words(
-    spec: FinetuneSpec, machine: Machine, found: Fitting, larger: tuple[int, float] | None, missed: list[str]
+    spec: FinetuneSpec, machine: Machine, found: Fitting, larger: tuple[int, float] | None,
+    missed: list[tuple[MethodName, str]],
 ) -> tuple[str, ...]:
     words = []
     if spec.method == "auto":
-        because = f"{missed[-1]} of {machine.words}" if missed else "it fits"
+        others = [text for method, text in missed if method != found.method]
+        because = f"{others[-1]} of {machine.words}" if others else "it fits"
         words.append(f"method {found.method}: {because}")
     if spec.batch_size == "auto":
         passes = f" x {found.accumulate} accumulated" if found.accumulate > 1 else ""
@@ -160,6 +178,8 @@ def _words(
             else "it fits"
         )
         words.append(f"batch {found.batch_size}{passes}: {because}")
+    if found.activation_checkpointing and spec.activation_checkpointing == "auto":
+        words.append(f"activation checkpointing, a third more time: {missed[-1][1]} of {machine.words}")
     if found.devices > 1:
         passes = f" x {found.accumulate} accumulated" if found.accumulate > 1 else ""
         share = f"{found.batch_size} rows on each of {found.devices} devices{passes}"

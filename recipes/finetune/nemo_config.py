@@ -88,7 +88,7 @@ def nemo_config(
             "accelerator": "auto",
             "strategy": "auto" if plan.devices == 1 else "ddp_find_unused_parameters_true",
             "accumulate_grad_batches": plan.accumulate,
-            "gradient_clip_val": spec.gradient_clip_val,
+            "gradient_clip_val": spec.gradient_norm,
             "precision": int(plan.precision) if plan.precision.isdigit() else plan.precision,
             "log_every_n_steps": 10,
             "enable_progress_bar": True,

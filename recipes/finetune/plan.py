@@ -29,6 +29,7 @@ class Plan:
     #: Of a shortened run: (step, place in the schedule as planned), straight lines between. Empty: as planned.
     schedule: tuple[tuple[float, float], ...] = ()
     devices: int = 1  # of all machines together: each learns from its part of every pass
+    activation_checkpointing: bool = False
 
     @property
     def planned_steps(self) -> int:
@@ -89,7 +90,7 @@ class Plan:
 
 def make_plan(
     spec: FinetuneSpec, *, epoch_rows: int, train_hours: float, batch_size: int, accumulate: int, precision: str,
-    devices: int = 1,
+    devices: int = 1, activation_checkpointing: bool = False,
 ) -> Plan:  # fmt: skip
     """The numbers of a run of `epoch_rows` rows an epoch (replayed ones included) and `train_hours` of audio.
 
@@ -118,6 +119,7 @@ def make_plan(
         epoch_rows=epoch_rows,
         precision=precision,
         devices=devices,
+        activation_checkpointing=activation_checkpointing,
     )
 
 

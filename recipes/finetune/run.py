@@ -43,9 +43,11 @@ from recipes.models.decoding import set_greedy_graphs
 from recipes.models.digests import weights_digest
 from recipes.models.losses import use_cpu_loss
 from recipes.models.opening import ModelFacts, facts_of, open_model, scratch_in
-from recipes.models.precision import choose_precision, gpu_memory_gb
+from recipes.models.precision import choose_precision, gpu_memory_gb, hold_in_bf16, hold_in_float32
 from recipes.models.quiet import cpu_threads
 from recipes.models.shape import shape_of
+from recipes.optimizers.build import register
+from recipes.optimizers.facts import IN_BACKWARD
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def finetune(
     write_config(run, training, facts)
     general_before = _general_wer(run, training)
     reason = training.run()
+    if training.plan.precision == "bf16-true":
+        hold_in_float32(model)
     if training.plan.schedule:
         write_config(run, training, facts)  # as many steps as were made
     return publish(run, training, facts, general_before, reason, base_digest)
@@ -135,7 +139,7 @@ def _fitting(spec: FinetuneSpec, sets: data.Sets, world: World) -> Fitting:
         longest_s=max(row.duration_s for row in pool),
         longest_tokens=shape.tokens(max(len(row.text) for row in pool)),
     )
-    half = choose_precision(spec.precision)[0] != "32"
+    half = choose_precision(spec.asked_precision)[0] != "32"
     machine = Machine(memory_gb, half=half, on_gpu=memory_gb is not None, devices=world.size, nodes=world.nodes)
     found = fit(shape, spec, load, machine)
     if found.devices != world.size:
@@ -149,7 +153,8 @@ def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting) -> str:
     Of batch, accumulation and devices only the rows a step count: another machine may split them otherwise.
     """
     ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder", "devices"}
-    ignored |= {"batch_size", "accumulate_grad_batches", *settings_of_others(fitting.method)}
+    ignored |= {"batch_size", "accumulate_grad_batches", "activation_checkpointing"}
+    ignored |= {*settings_of_others(fitting.method)}
     settings = spec.model_dump(exclude=ignored)
     settings["rows_per_step"] = fitting.rows_per_step
     base = sha256_of(Path(spec.base)) if spec.base_is_path and Path(spec.base).is_file() else spec.base
@@ -188,6 +193,13 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
     set_greedy_graphs(model, spec.use_cuda_graph_decoder)
     method = METHODS[run.fitting.method]
     method.prepare(model, spec.method_settings)
+    bf16_weights = plan.precision == "bf16-true"
+    if bf16_weights:
+        hold_in_bf16(model)
+    optim = optimizer_config(spec, plan)
+    optim["name"] = register(spec.optimizer, bf16_weights=bf16_weights)
+    if spec.optimizer == IN_BACKWARD:
+        run.warn(f"optimizer {IN_BACKWARD}: a batch of {plan.batch_size} rows is a step, gradients are not clipped")
     if method.warning:
         run.warn(method.warning)
     loader = _nemo_loader(run, model, facts)
@@ -196,10 +208,11 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         plan=plan,
         stream=stream,
         validation=sets.validation,
-        optim=optimizer_config(spec, plan),
+        optim=optim,
+        steps_in_backward=spec.optimizer == IN_BACKWARD,
         method=method,
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        gradient_clip_val=spec.gradient_clip_val,
+        gradient_clip_val=spec.gradient_norm,
         num_workers=_workers(spec, run.world),
         seed=spec.seed,
         identity=run.identity,
@@ -222,7 +235,7 @@ def _replayed(spec: FinetuneSpec, sets: data.Sets) -> int:
 
 def _plan(run: Run, stream: Stream) -> Plan:
     spec = run.spec
-    precision, warning = choose_precision(spec.precision)
+    precision, warning = choose_precision(spec.asked_precision)
     plan = make_plan(
         spec,
         epoch_rows=stream.epoch_rows,
@@ -231,6 +244,7 @@ def _plan(run: Run, stream: Stream) -> Plan:
         accumulate=run.fitting.accumulate,
         precision=precision,
         devices=run.world.size,
+        activation_checkpointing=run.fitting.activation_checkpointing,
     )
     if warning:
         run.warn(warning)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from recipes.methods.contract import LoraTargets, MethodName, MethodSettings
 from recipes.methods.refused import refusal
+from recipes.optimizers.facts import IN_BACKWARD, OptimizerName, why_not
 
 Auto = Literal["auto"]
 PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
@@ -105,13 +106,25 @@ class FinetuneSpec(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=1e-3, description="AdamW weight decay."
     )
-    precision: Literal["auto", "bf16-mixed", "16-mixed", "32"] = Field(
+    precision: Literal["auto", "bf16-mixed", "bf16-true", "16-mixed", "32"] = Field(
         default="auto",
         description="auto: bf16-mixed where the GPU computes in it, else 32. 16-mixed can give NaN with TDT; "
-        "the run then falls back to 32.",
+        "the run then falls back to 32. bf16-true: the weights themselves are bf16 while they learn; it needs an "
+        "optimizer of 8 bits, which rounds them stochastically.",
     )
-    gradient_clip_val: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=1.0, description="Largest gradient norm; 0 does not clip."
+    optimizer: OptimizerName = Field(
+        default="adamw",
+        description="adamw_8bit: AdamW's moments take 2 bytes a weight instead of 8. adamw_8bit_in_backward: each "
+        "weight is stepped in the backward pass, so that gradients never stand together, and is held in bf16: 4 "
+        "bytes a weight in all instead of 16; every batch is a step, and gradients are not clipped.",
+    )
+    activation_checkpointing: bool | Auto = Field(
+        default="auto",
+        description="The encoder's layers forget what they computed and compute it again in the backward pass: a "
+        "fraction of the memory for a third more time, the same losses. auto: where a step does not fit without.",
+    )
+    gradient_clip_val: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Auto = Field(
+        default="auto", description="Largest gradient norm; 0 does not clip; auto: 1 where the optimizer can clip."
     )
     min_duration_s: PositiveFloat = Field(default=0.1, description="Shorter training recordings are left out.")
     max_duration_s: PositiveFloat = Field(
@@ -178,6 +191,29 @@ class FinetuneSpec(BaseModel):
     def base_is_path(self) -> bool:
         """Whether `base` names a file rather than a pretrained model."""
         return self.base.endswith(".nemo") or self.base.startswith(("/", "./", "../", "~"))
+
+    @model_validator(mode="after")
+    def _optimizer_suits(self) -> Self:
+        clip = None if self.gradient_clip_val == "auto" else self.gradient_clip_val
+        reason = why_not(
+            self.optimizer, self.precision, method=self.method, accumulate=self.accumulate_grad_batches,
+            devices=self.devices, clip=clip,
+        )  # fmt: skip
+        if reason:
+            raise ValueError(reason)
+        return self
+
+    @property
+    def asked_precision(self) -> str:
+        """The precision with what the optimizer makes of `auto`."""
+        return "bf16-true" if self.optimizer == IN_BACKWARD else self.precision
+
+    @property
+    def gradient_norm(self) -> float:
+        """The largest gradient norm, `auto` resolved; 0: not clipped."""
+        if self.gradient_clip_val == "auto":
+            return 0.0 if self.optimizer == IN_BACKWARD else 1.0
+        return self.gradient_clip_val
 
     @property
     def method_settings(self) -> MethodSettings:

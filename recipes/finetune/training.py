@@ -27,6 +27,7 @@ from recipes.finetune.tensorboard import ScalarLog
 from recipes.finetune.watching import NotFinite, Watch, on_cpu
 from recipes.finetune.world import World
 from recipes.methods.contract import TuningMethod
+from recipes.models.activation_checkpointing import checkpoint_activations
 from recipes.models.decoding import transcribe_files
 from recipes.models.precision import is_out_of_memory, is_unsupported_precision
 
@@ -43,6 +44,7 @@ class Training:
     method: TuningMethod
     trainable: int  # parameters
     gradient_clip_val: float
+    steps_in_backward: bool
     num_workers: int
     seed: int
     identity: str
@@ -84,7 +86,7 @@ class Training:
         other = mine.devices != held.devices or mine.batch_size < held.batch_size  # or less memory here
         if other and mine.rows_per_step == held.rows_per_step:
             held = replace(held, batch_size=mine.batch_size, accumulate=mine.accumulate, devices=mine.devices)
-        self.plan = held
+        self.plan = replace(held, activation_checkpointing=mine.activation_checkpointing)  # as this machine needs it
         self.step = state["step"]
         self.stops.load(state["stops"], every=self.plan.validation_interval_steps)
         self._interval_losses = list(state["interval_losses"])
@@ -178,12 +180,16 @@ class Training:
         """The plan to go on with after this error, and why; None when it is not one to go on from."""
         plan = self.plan
         if is_out_of_memory(error):
-            smaller = plan.smaller()
+            smaller = None if self.steps_in_backward else plan.smaller()
+            if smaller is None and not plan.activation_checkpointing and self.method.encoder_backward != "none":
+                words = f"out of memory at step {self.step + 1}: going on with activation checkpointing"
+                return replace(plan, activation_checkpointing=True), words
             if smaller is None:
                 raise RecipeFailure(
                     RecipeExit.OUT_OF_MEMORY,
-                    f"out of memory at step {self.step + 1} with one row a pass: lower max_duration_s or "
-                    "fused_batch_size, take method lora_decoder or frozen_encoder, a smaller base, or more memory",
+                    f"out of memory at step {self.step + 1} with {_rows(plan.batch_size)} a pass: lower "
+                    "max_duration_s or fused_batch_size, take method lora_decoder or frozen_encoder, a smaller base, "
+                    "or more memory",
                 ) from error
             words = f"batch size {plan.batch_size} → {smaller.batch_size}, accumulated {smaller.accumulate} times"
             return smaller, (
@@ -191,7 +197,7 @@ class Training:
             )
         if plan.precision == "16-mixed" and isinstance(error, NotFinite):
             words = f"loss is not finite in 16-mixed at step {self.step + 1}: going on in 32"
-        elif plan.precision != "32" and is_unsupported_precision(error):
+        elif plan.precision not in ("32", "bf16-true") and is_unsupported_precision(error):
             words = f"{plan.precision} is not supported here ({str(error).splitlines()[0][:120]}): going on in 32"
         elif isinstance(error, NotFinite):
             raise RecipeFailure(
@@ -229,7 +235,7 @@ class Training:
             max_epochs=1,  # of the stream, which has no end
             accumulate_grad_batches=plan.accumulate,
             gradient_clip_val=self.gradient_clip_val or None,
-            precision=plan.precision if plan.precision != "32" else "32-true",
+            precision={"32": "32-true", "bf16-true": "32-true"}.get(plan.precision, plan.precision),  # we cast
             limit_val_batches=0,
             num_sanity_val_steps=0,
             log_every_n_steps=10**9,  # NeMo decodes a training batch at each log step: ours validates instead
@@ -242,6 +248,7 @@ class Training:
             callbacks=[watch],
         )
         self.model.set_trainer(trainer)
+        checkpoint_activations(self.model.encoder, on=plan.activation_checkpointing)
         config = OmegaConf.create(self.optim)
         config.sched.max_steps = plan.planned_steps
         self.model.setup_optimization(config)
@@ -383,3 +390,7 @@ class Training:
 
     def _warn(self, message: str) -> None:
         self.events.emit("warning", message=message)
+
+
+def _rows(count: int) -> str:
+    return "one row" if count == 1 else f"{count} rows"

@@ -78,6 +78,7 @@ class Watch(pl.Callback):  # type: ignore[misc]
         """Refuse a loss that is not finite before it reaches the weights."""
         if not bool(torch.isfinite(loss)):
             raise NotFinite(str(float(loss)))
+        self.intact = self.intact and not self.training.steps_in_backward
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """From here to the end of the step the weights are half old, half new."""

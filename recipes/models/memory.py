@@ -1,6 +1,6 @@
 """How much memory training takes at its peak: sums of what is kept, figure by figure. Needs no torch.
 
-bench/vram.py measures the same on the real architecture and says how far off this is.
+bench/memory.py measures the same on the real architecture and says how far off this is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from recipes.constants import figure
 from recipes.methods.contract import MethodName, MethodSettings
 from recipes.methods.registry import METHODS
 from recipes.models.shape import Shape
+from recipes.optimizers.facts import Saving
 
 
 @dataclass(frozen=True)
@@ -33,28 +34,36 @@ class Need:
 def training_need(
     shape: Shape, method: MethodName, batch: int, *, longest_s: float, longest_tokens: float, half: bool,
     on_gpu: bool, fused_batch_size: int | None = None, together: bool = False,
-    settings: MethodSettings | None = None,
+    settings: MethodSettings | None = None, saving: Saving | None = None,
 ) -> Need:  # fmt: skip
     """The peak of a training step on the longest clip with the longest text, `batch` of them at once.
 
-    `half` is mixed precision (bf16 or fp16), else float32. `fused_batch_size` overrides the base's own. `together`:
-    with other devices, gradients exchanged after each step.
+    `half` is mixed precision (bf16 or fp16), else float32; `saving` may hold the weights themselves in bf16.
+    `fused_batch_size` overrides the base's own. `together`: with other devices, gradients exchanged after each step.
     """
-    settings = settings or MethodSettings()
+    settings, saving = settings or MethodSettings(), saving or Saving()
     backward = METHODS[method].encoder_backward
     trained = METHODS[method].trained(shape, settings)
     frozen = shape.parameters + METHODS[method].added(shape, settings) - trained
-    kept = trained * figure("memory.adamw_bytes_per_parameter") + frozen * figure("memory.frozen_bytes_per_parameter")
-    # A frozen weight's half-precision copy is kept, too, where gradients pass back through its layer.
-    copied = trained + (shape.encoder_parameters if backward == "inputs" else 0.0)
-    copies = copied * figure("memory.half_copy_bytes_per_parameter") if half else 0.0
-    step = trained * figure("memory.optimizer_step_bytes_per_parameter") if on_gpu else 0.0
+    kept = trained * saving.bytes_per_parameter + frozen * figure("memory.frozen_bytes_per_parameter")
+    # A frozen weight's half-precision copy is kept, too, where gradients pass back through its layer, unless that is
+    # run again.
+    copied = trained
+    if backward == "inputs" and not saving.activation_checkpointing:
+        copied += shape.encoder_parameters
+    copies = copied * figure("memory.half_copy_bytes_per_parameter") if half and not saving.bf16_weights else 0.0
+    step = saving.step_bytes(trained) if on_gpu else 0.0
     frames = longest_s * shape.frames_per_s
-    kind = "half" if half else "full"
+    kind = "bf16" if saving.bf16_weights else "half" if half else "full"
     a_layer = _layer(shape, frames, kind)
     subsampling = frames * figure(f"memory.subsampling_{kind}_bytes_per_frame")
     joint = _joint(shape, batch, frames, longest_tokens + 1, kind, on_gpu, fused_batch_size)
-    if backward == "weights":
+    if backward != "none" and saving.activation_checkpointing:  # each layer's input; one layer at a time in full
+        a_unit = figure(f"memory.layer_input_{kind}_bytes_per_frame_width")
+        inputs = batch * shape.layers * frames * shape.width * a_unit
+        one = a_layer if backward == "weights" else _layer_of_inputs(shape, frames, kind, settings)
+        encoder = inputs + max(0.0, batch * max(subsampling, one) - joint)
+    elif backward == "weights":
         encoder = batch * (subsampling + shape.layers * a_layer)
     elif backward == "inputs":  # the subsampling lies before the first adapter: in flight alone, then gone
         encoder = batch * max(subsampling + a_layer, shape.layers * _layer_of_inputs(shape, frames, kind, settings))

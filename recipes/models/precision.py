@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from recipes.contract import RecipeExit, RecipeFailure
 
 _CPU_MEMORY = (
     "can't allocate memory",
@@ -10,6 +15,7 @@ _CPU_MEMORY = (
     "std::bad_alloc",
     "could not create a primitive",  # how oneDNN says it
 )
+_FEATURES = ("preprocessor", "spec_augmentation", "loss", "wer")  # no weights that learn
 _GPU_MEMORY = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
@@ -17,8 +23,14 @@ def choose_precision(asked: str) -> tuple[str, str | None]:
     """Lightning's precision for this machine, and a warning when it is not what was asked for.
 
     auto is bf16-mixed on a GPU that computes in bfloat16 (Ampere and later), else 32. An explicit bf16-mixed on
-    a GPU without it, or any mixed precision on CPU, becomes 32.
+    a GPU without it, or any mixed precision on CPU, becomes 32. bf16-true stays (RecipeFailure on such a GPU): what
+    it saves is why it was asked for.
     """
+    if asked == "bf16-true":
+        if torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+            why = f"precision bf16-true: {torch.cuda.get_device_name()} does not compute in bf16"
+            raise RecipeFailure(RecipeExit.BAD_INPUT, why)
+        return asked, None
     if not torch.cuda.is_available():
         warning = f"precision {asked} needs a GPU: training in 32" if asked not in ("auto", "32") else None
         return "32", warning
@@ -51,3 +63,28 @@ def is_unsupported_precision(error: BaseException) -> bool:
 def gpu_memory_gb() -> float | None:
     """GB (10^9 bytes) of the GPU that are free now; None without a GPU."""
     return torch.cuda.mem_get_info()[0] / 1e9 if torch.cuda.is_available() else None
+
+
+def hold_in_bf16(model: Any) -> None:
+    """Cast the weights to bf16, to train them as such; features and batch norms stay float32, statistics and all."""
+    for name, part in model.named_children():
+        if name in _FEATURES:
+            continue
+        part.to(torch.bfloat16)
+        for module in part.modules():
+            if isinstance(module, _BatchNorm):
+                module.float()
+    features = model.preprocessor
+    as_float32 = features.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        signal, lengths = as_float32(*args, **kwargs)
+        return signal.to(torch.bfloat16), lengths
+
+    features.forward = forward
+
+
+def hold_in_float32(model: Any) -> None:
+    """Undo `hold_in_bf16`: the same weights, float32 as in the base."""
+    vars(model.preprocessor).pop("forward", None)
+    model.float()

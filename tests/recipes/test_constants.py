@@ -30,5 +30,5 @@ def test_every_figure_is_used() -> None:
     )
     asked = set(re.findall(r'figure\(\s*f?"([\w.{}]+)"', code)) | set(re.findall(r'"((?:\w+)\.(?:[\w{}]+))"', code))
     for name in figures():
-        patterns = [re.escape(one).replace(r"\{kind\}", "(half|full|secure|marketplace)") for one in asked]
+        patterns = [re.escape(one).replace(r"\{kind\}", "(half|full|bf16|secure|marketplace)") for one in asked]
         assert any(re.fullmatch(pattern, name) for pattern in patterns), f"{name} is used nowhere"

@@ -48,7 +48,7 @@ def test_a_larger_vocabulary_costs_joint_memory_and_fusing_caps_only_a_part_of_i
 
 
 def test_the_kept_measurements_lie_close_to_the_estimate_and_under_it_with_its_margin() -> None:
-    kept = json.loads((REPO / "bench" / "results" / "vram.json").read_text(encoding="utf-8"))
+    kept = json.loads((REPO / "bench" / "results" / "memory.json").read_text(encoding="utf-8"))
     for row in kept["peaks"]:
         need = training_need(
             shape_of(row["base"]), row["method"], row["batch"], longest_s=kept["seconds"],

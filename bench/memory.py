@@ -1,12 +1,12 @@
 """What training takes of memory, measured on the real architecture with random weights, against the estimate.
 
-    python bench/vram.py [--seconds 20] [--saved-only]
+    python bench/memory.py [--seconds 20] [--saved-only]
 
 Two measurements. "saved": every byte that the encoder keeps for backward, counted tensor by tensor under fake
 tensors (no memory, any length, any batch) in float32 and in bf16 autocast as CUDA does it; the memory.layer_* and
 memory.subsampling_* figures of recipes/constants.toml are solved from it. "peak": real steps (encoder, prediction
 network, joint, TDT loss, AdamW), by resident memory on a CPU (float32) or torch.cuda's own peak on a GPU (bf16);
-each in a process of its own. Prints estimate against measurement and writes bench/results/vram.json.
+each in a process of its own. Prints estimate against measurement and writes bench/results/memory.json.
 Runs itself in the recipe environment. A case that this machine's memory may not hold is left out, and then the kept
 result stays as it is; all of them need 17 GB on a CPU.
 """
@@ -32,7 +32,7 @@ from recipes.methods.registry import METHODS  # noqa: E402
 from recipes.models.memory import training_need  # noqa: E402
 from recipes.models.shape import Shape, shape_of  # noqa: E402
 
-RESULT = Path(__file__).parent / "results" / "vram.json"
+RESULT = Path(__file__).parent / "results" / "memory.json"
 TOKENS_A_SECOND = 4.1  # as the reported figures have it
 V2, V3 = "nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3"
 CASES = (
@@ -104,7 +104,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
     command = [str(recipe_python()), str(Path(__file__).resolve()), "--child", json.dumps(asked)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"bench/vram.py: a measurement failed\n{done.stderr[-2000:]}")
+        raise SystemExit(f"bench/memory.py: a measurement failed\n{done.stderr[-2000:]}")
     held: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return held
 
@@ -115,7 +115,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
 def solved(shape: Shape) -> dict[str, dict[str, tuple[float, float]]]:
     """(constants.toml, measured) of each figure, from four runs that differ in layers and length."""
     made: dict[str, dict[str, tuple[float, float]]] = {}
-    for kind in ("half", "full"):
+    for kind in ("half", "full", "bf16"):
         few, many = shape.layers // 2, shape.layers
         asked = [(few, 20.0), (many, 20.0), (few, 40.0), (many, 40.0)]
         question = {"what": "saved", "kind": kind, "width": shape.width, "heads": shape.heads, "runs": asked}
@@ -129,6 +129,8 @@ def solved(shape: Shape) -> dict[str, dict[str, tuple[float, float]]]:
             name.format(kind): (figure(f"memory.{name.format(kind)}"), round(value, 1))
             for name, value in zip(names, (linear, pair, subsampling), strict=True)
         }
+        if kind == "bf16":
+            continue  # where adapters learn, the weights stay float32
         linear, pair, _ = _solve(shape, asked, child(question | {"adapters": "attention"})["bytes"])
         wider, _, _ = _solve(shape, asked, child(question | {"adapters": "attention_and_feed_forward"})["bytes"])
         values = {
@@ -157,13 +159,17 @@ def saved(asked: dict[str, Any]) -> dict[str, Any]:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    half = asked["kind"] == "half"
+    half, bf16 = asked["kind"] == "half", asked["kind"] == "bf16"
     if half:
         as_cuda_autocast()
+    if bf16:
+        with_small_masks()
     counted = []
     for layers, seconds in asked["runs"]:
         with FakeTensorMode(allow_non_fake_inputs=True):
             encoder = conformer(asked["width"], layers, asked["heads"])
+            if bf16:
+                in_bf16(encoder)
             parameters = sum(p.numel() for p in encoder.parameters())
             if "adapters" in asked:
                 adapt(encoder, asked["adapters"])
@@ -184,12 +190,28 @@ def saved(asked: dict[str, Any]) -> dict[str, Any]:
 
             frames = int(seconds * 100)
             signal, lengths = torch.randn(1, 128, frames), torch.full((1,), frames)
+            signal = signal.to(torch.bfloat16) if bf16 else signal
             hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
             with hooks, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 encoder(audio_signal=signal, length=lengths)
             copies = 0.0 if held or not half else parameters * figure("memory.half_copy_bytes_per_parameter")
             counted.append(sum(storage.nbytes() for storage in kept.values()) - copies)
     return {"bytes": counted}
+
+
+def in_bf16(encoder: Any) -> None:
+    """As the recipe holds weights in bf16; fake tensors cannot be cast in place."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in encoder.modules():
+        if not isinstance(module, _BatchNorm):
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = torch.nn.Parameter(parameter.detach().to(torch.bfloat16))
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer.is_floating_point():
+                    module._buffers[name] = buffer.to(torch.bfloat16)
 
 
 def adapt(encoder: Any, targets: Any) -> None:
@@ -222,11 +244,20 @@ def as_cuda_autocast() -> None:
         with torch.autocast("cpu", enabled=False):
             return softmax(x.float(), dim=dim)
 
+    functional.layer_norm = layer_norm
+    torch.softmax = functional.softmax = in_float32
+    with_small_masks()
+
+
+def with_small_masks() -> None:
+    """CUDA's dropout keeps a mask of one byte: do the same."""
+    import torch
+    from torch.nn import functional
+
     def dropout(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         return torch.native_dropout(x, p, training)[0] if training and p else x
 
-    functional.layer_norm, functional.dropout = layer_norm, dropout
-    torch.softmax = functional.softmax = in_float32
+    functional.dropout = dropout
 
 
 def conformer(width: int, layers: int, heads: int) -> Any:

@@ -1,0 +1,1 @@
+"""The optimizers that a fine-tune may step with, and what each holds of memory."""
