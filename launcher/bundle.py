@@ -4,6 +4,7 @@ code/recipes/...           the recipes, as they are here: what ran is what was h
 data/<name>.jsonl          manifests; audio_filepath relative to data/
 data/audio/<sha256>.<ext>  the audio, named by its content
 base.nemo                  the base model, when it is a file of the user's
+base/                      a teacher's folder, when it is one of the user's
 bundle.json                every file with its size and SHA-256, and where each audio file came from
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import recipes
-from launcher.errors import BadInputError
+from launcher.errors import BadInputError, RecipeError
 from recipes.contract import sha256_of, write_json
 from recipes.manifest import read_manifest, write_manifest
 
@@ -73,15 +74,17 @@ def stage(root: Path, manifests: Mapping[str, Path], base: Path | None, *, link:
     for name, held in rows.items():
         there = []
         side = "train" if name.endswith("train") else "validation"  # so that a score can say what it is of
+        split = {} if name == "unlabelled" else {"split": side}
         for row in held:
             moved = f"audio/{names[audio_path(row, manifests[name])]}"
             homeward[f"{name}:{moved}"] = str(row["audio_filepath"])
-            there.append({**row, "audio_filepath": moved, "split": side})
+            there.append({**row, "audio_filepath": moved, **split})
         write_manifest(root / "data" / f"{name}.jsonl", there)
         files[f"data/{name}.jsonl"] = _facts(root / "data" / f"{name}.jsonl")
-    if base is not None:
-        _place(base, root / "base.nemo", link=link)
-        files["base.nemo"] = _facts(base)
+    for source, place in _files_of_base(base):
+        (root / place).parent.mkdir(exist_ok=True)
+        _place(source, root / place, link=link)
+        files[place] = _facts(source)
     stage_code(root / "code")
     for path in sorted((root / "code").rglob("*.py")):
         files[path.relative_to(root).as_posix()] = _facts(path)
@@ -90,6 +93,24 @@ def stage(root: Path, manifests: Mapping[str, Path], base: Path | None, *, link:
     digest = sha256_of(root / "files.json")
     write_json(root / INDEX, {"digest": digest, "bytes": total, "files": files, "homeward": homeward})
     return Bundle(root, digest, total, homeward)
+
+
+def place_of(base: str) -> str:
+    """Where in a bundle a base of the user's lies."""
+    return "base.nemo" if base.endswith(".nemo") else "base"
+
+
+def _files_of_base(base: Path | None) -> list[tuple[Path, str]]:
+    """The file of a base, or what of a teacher's folder it is opened from: (where it is, its place in the bundle)."""
+    if base is None:
+        return []
+    if not base.is_dir():
+        return [(base, place_of(str(base)))]
+    found = sorted(file for file in base.iterdir() if file.is_file() and not file.name.startswith("."))
+    weights = [file for file in found if file.suffix == ".safetensors"]
+    weights = weights or [file for file in found if file.name.startswith("pytorch_model") and file.suffix == ".bin"]
+    rest = [file for file in found if file.suffix in (".json", ".txt")]
+    return [(file, f"{place_of(str(base))}/{file.name}") for file in [*weights, *rest]]
 
 
 def stage_code(target: Path) -> None:
@@ -119,6 +140,9 @@ def bring_home(folder: Path, name: str, homeward: Mapping[str, str]) -> None:
     """Give row files (`offline_hyps.jsonl`, `per_sample.json`, `results.csv`) the user's own audio paths again."""
     prefix = f"{name}:"
     back = {there.removeprefix(prefix): here for there, here in homeward.items() if there.startswith(prefix)}
+    for labels in (folder / "labelled.jsonl", folder / "filtered.jsonl"):
+        if labels.exists():
+            write_manifest(labels, [_label_home(row, back, labels) for row in read_manifest(labels)])
     hypotheses = folder / "offline_hyps.jsonl"
     if hypotheses.exists():
         rows = [json.loads(line) for line in hypotheses.read_text(encoding="utf-8").splitlines() if line]
@@ -181,6 +205,16 @@ def _back(path: str, back: Mapping[str, str]) -> str:
     """The user's own path of a row; a recipe may have made the path absolute on its machine."""
     marker = path.rfind("audio/")
     return back.get(path[marker:] if marker >= 0 else path, path)
+
+
+def _label_home(row: dict[str, Any], back: Mapping[str, str], file: Path) -> dict[str, Any]:
+    """A label with the user's own path; none of audio that was not sent, which would be read, and sent, later."""
+    there = str(row.get("audio_filepath"))
+    here = _back(there, back)
+    if here not in back.values():
+        raise RecipeError("a label is of audio that was not sent", file=file, key="audio_filepath", value=there)
+    why = {"why": str(row["why"]).replace(there, here)} if "why" in row else {}
+    return {**row, "audio_filepath": here, **why}
 
 
 def _content_names(sources: list[Path]) -> dict[Path, str]:

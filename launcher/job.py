@@ -14,8 +14,10 @@ from launcher.configfile import ConfigFile, KeyPath, dotted
 from launcher.errors import BadInputError, nearest
 from launcher.offers.gpus import check_gpu
 from recipes.models.bases import refusal
+from recipes.pseudo_label.spec import PseudoLabelSpec, fault_of_whisper
 
-RECIPES_OF_A_JOB = ("finetune", "evaluate")
+LABELS = "pseudo_label"  # the recipe that needs no texts
+RECIPES_OF_A_JOB = ("finetune", "evaluate", LABELS)
 GpuName = Annotated[str, AfterValidator(check_gpu)]
 
 
@@ -27,7 +29,8 @@ class JobData(_Part):
     """What the job trains and measures on. Paths are relative to the job file."""
 
     manifest: Path = Field(
-        description="NeMo manifest; split into training and validation unless `validation` is given"
+        description="NeMo manifest; split into training and validation unless `validation` is given. Of "
+        "pseudo_label: a manifest, its texts not needed, or a folder of audio"
     )
     validation: Path | None = Field(None, description="held-out manifest; then all of `manifest` is for training")
     general: Path | None = Field(
@@ -121,7 +124,8 @@ def load_job(path: Path, config: ConfigFile | None = None) -> Job:
     given = dict(file.spec)
     for key in ("base", "model"):
         named = given.get(key)
-        if isinstance(named, str) and looks_like_path(named):
+        is_folder = file.recipe == LABELS and isinstance(named, str) and (path.parent / named).is_dir()
+        if isinstance(named, str) and (looks_like_path(named) or is_folder):
             given[key] = str(_resolved(named, path.parent, config, ("spec", key)))
     for key, verb in (("hypotheses", "score REF HYP"), ("against", "evaluate MODEL MANIFEST --against HYP")):
         if file.recipe == "evaluate" and given.get(key) is not None:
@@ -137,9 +141,11 @@ def load_job(path: Path, config: ConfigFile | None = None) -> Job:
             if (value := getattr(file.data, name)) is not None
         }
     )
+    if file.recipe == LABELS:
+        _refuse_beside_labels(config, file)
     for name in ("manifest", "validation", "general"):
         value = getattr(data, name)
-        if value is not None and not value.is_file():
+        if value is not None and not value.is_file() and not (file.recipe == LABELS and value.is_dir()):
             raise BadInputError(
                 "no such file.", fix="Make one with: launcher import RECORDINGS --out DIR",
                 file=path, line=config.line_of(("data", name)), key=f"data.{name}", value=str(value),
@@ -157,6 +163,19 @@ def load_job(path: Path, config: ConfigFile | None = None) -> Job:
         read_per_sample(baseline)  # its faults are said now, not after an hour
         gate = gate.model_copy(update={"baseline": baseline})
     return Job(path, file.recipe, spec, given, data, gate, file.budget, file.resources, file.on_overrun)
+
+
+def _refuse_beside_labels(config: ConfigFile, file: JobFile) -> None:
+    """A job that labels neither trains nor measures: what is only for that is a mistake of the job's."""
+    data = file.data
+    given = {("data", "validation"): data.validation, ("data", "general"): data.general, ("gate",): file.gate}
+    for keys, value in given.items():
+        if value is not None:
+            raise BadInputError(
+                "is not for a job that labels: it neither trains nor scores.",
+                fix="Remove it here; name the labels as data.manifest of a finetune job.",
+                file=config.path, line=config.line_of(keys), key=".".join(keys),
+            )  # fmt: skip
 
 
 def _resolved(given: str | Path, folder: Path, config: ConfigFile | None = None, keys: KeyPath = ()) -> Path:
@@ -203,6 +222,9 @@ def fault_of_base(spec: BaseModel) -> tuple[str, str] | None:
     base = getattr(spec, "base", getattr(spec, "model", None))
     if not isinstance(base, str):
         return None
+    if isinstance(spec, PseudoLabelSpec) and Path(base).is_dir():
+        fault = fault_of_whisper(Path(base))
+        return (f"{fault}.", "Name a .nemo file, a Whisper's folder, or a pretrained model.") if fault else None
     if looks_like_path(base) and not base.endswith(".nemo"):
         return "a base on this machine must be a .nemo file.", "Name the file itself, or a pretrained model."
     if looks_like_path(base) and not Path(base).is_file():

@@ -45,14 +45,16 @@ class Prepared:
     has_terms: bool
     warnings: tuple[str, ...]
     digests: dict[str, str]
+    unlabelled: str | None = None  # of a job that labels; then there is no other, and `validation_*` count its rows
 
     def manifests(self) -> dict[str, Path]:
         """Name -> path of each manifest there is."""
         named = {
             "train": self.train, "validation": self.validation,
             "general_train": self.general_train, "general_validation": self.general_validation,
+            "unlabelled": self.unlabelled,
         }  # fmt: skip
-        return {name: Path(path) for name, path in named.items() if path is not None}
+        return {name: Path(path) for name, path in named.items() if path}
 
     def facts(self) -> dict[str, Any]:
         """JSON-ready, for the plan."""
@@ -66,7 +68,7 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
     paths = [str(data.manifest), str(data.validation), str(data.general)]
     key_text = json.dumps([paths, parts, data.val_fraction, data.seed, group, priority])
     folder = home.prepared / hashlib.sha256(key_text.encode()).hexdigest()[:24]
-    held = _load(folder)
+    held = load_prepared(folder)
     if held is not None:
         return held
     warnings: list[str] = []
@@ -107,7 +109,7 @@ def prepare(data: JobData, home: Home, priority: tuple[str, ...] = ()) -> Prepar
         general_hours=_hours(general_rows) if general_rows else 0.0,
         general_train_rows=len(general_train_rows),
         general_train_hours=_hours(general_train_rows) if general_train_rows else 0.0,
-        lengths_s=_lengths(learnt),
+        lengths_s=lengths_of([float(row["duration"]) for row in learnt]),
         longest_text=max(texts, default=0),
         characters=sum(texts),
         audio_gb=sum(_audio_bytes(path) for path in made.values()) / 1e9,
@@ -134,7 +136,8 @@ def _group_field(data: JobData) -> str | None:
     return "voice_id" if None not in voices and len(voices) >= FEWEST_GROUPS else None
 
 
-def _load(folder: Path) -> Prepared | None:
+def load_prepared(folder: Path) -> Prepared | None:
+    """What was made ready there before, where it is whole and as it was."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         held = Prepared(**{**facts, **{name: tuple(facts[name]) for name in ("warnings", "lengths_s")}})
@@ -144,9 +147,9 @@ def _load(folder: Path) -> Prepared | None:
     return held if whole else None
 
 
-def _lengths(rows: list[dict[str, Any]]) -> tuple[float, ...]:
+def lengths_of(seconds: list[float]) -> tuple[float, ...]:
     """The shortest duration, the longest, and 19 between them at equal parts of the rows: what padding depends on."""
-    durations = sorted(float(row["duration"]) for row in rows)
+    durations = sorted(seconds)
     return tuple(durations[round(part / 20 * (len(durations) - 1))] for part in range(21))
 
 

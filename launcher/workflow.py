@@ -29,7 +29,9 @@ from launcher.plan.nodes import refuse_nodes
 from launcher.prepare import Prepared, prepare
 from launcher.providers.traits import allowed_providers
 from launcher.runner.control import ask_to_stop, is_running, spawn, stop_asked
+from launcher.unlabelled import prepare_unlabelled
 from recipes.manifest import ManifestError
+from recipes.pseudo_label.spec import PseudoLabelSpec
 
 if TYPE_CHECKING:  # SQLAlchemy costs a fifth of a second: a plan before the first run does without
     from launcher.cli.output import Output
@@ -67,19 +69,20 @@ def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *
     budgets = load_budgets(budgets_file)
     name, budget = choose_budget(budgets, job.budget, budgets_file)
     caps = Caps.of(name, budget, budgets.time_zone)
-    for path in (job.data.manifest, job.data.validation, job.data.general):
+    labels = isinstance(job.spec, PseudoLabelSpec)
+    for path in () if labels else (job.data.manifest, job.data.validation, job.data.general):
         if path is not None:
             refuse_faulty(path)
     priority = job.gate.priority if job.gate else ()
     fresh_home = not home.root.exists()
     try:
-        prepared = prepare(job.data, home.ensure(), priority)
+        prepared = _prepared(job, home.ensure(), priority)
     except (BadInputError, ManifestError):
         if fresh_home:  # a wrong job leaves nothing behind
             with suppress(OSError):  # another launcher's by now
                 home.root.rmdir()
         raise
-    prepared = replace(prepared, warnings=(*prepared.warnings, *_trusted(job), *_losses(job)))
+    prepared = replace(prepared, warnings=(*prepared.warnings, *_trusted(job), *([] if labels else _losses(job))))
     remaining, measured = _remembered(home, clock, caps)
     if unspent:
         remaining = {cap: getattr(caps, cap) for cap in CAPS}
@@ -89,6 +92,13 @@ def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *
     purse = Purse(caps, budget, remaining)
     plan = make_plan(job, prepared, market, purse, Estimator(job, prepared, measured), wishes)
     return Planned(plan, budget, prepared, job, caps, wishes, market)
+
+
+def _prepared(job: Job, home: Home, priority: tuple[str, ...]) -> Prepared:
+    """The job's data, made ready for what its recipe does with them."""
+    if isinstance(job.spec, PseudoLabelSpec):
+        return prepare_unlabelled(job.data, job.spec, home)
+    return prepare(job.data, home, priority)
 
 
 def _remembered(home: Home, clock: Clock, caps: Caps) -> tuple[dict[str, Usd], list[Throughput]]:

@@ -24,7 +24,10 @@ def show_plan(planned: Planned, out: Output, every: bool = False) -> None:
     lines = _grid()
     held_out = f"{prepared.validation_rows:,} held-out clips"
     apart = f", {prepared.grouped_by} apart from training" if prepared.grouped_by else ""
-    lines.add_row("Data", f"{prepared.train_rows:,} clips ({prepared.train_hours:.2f} h) to learn, {held_out}{apart}")
+    data = f"{prepared.train_rows:,} clips ({prepared.train_hours:.2f} h) to learn, {held_out}{apart}"
+    if prepared.unlabelled:
+        data = f"{prepared.validation_rows:,} clips ({prepared.validation_hours:.2f} h) to label"
+    lines.add_row("Data", data)
     for warning in prepared.warnings:
         lines.add_row("", Text(warning, style="yellow"))
     for words in [] if plan.is_free else map(_source_words, plan.sources):
@@ -230,5 +233,6 @@ def _terms(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _settings(spec: dict[str, object]) -> str:
-    shown = ("base", "method", "max_steps", "batch_size", "learning_rate", "precision", "replay_fraction")
+    shown = ("base", "model", "min_confidence", "keep_fraction", "method", "max_steps", "batch_size", "learning_rate",
+             "precision", "replay_fraction")  # fmt: skip
     return ", ".join(f"{name} {spec[name]}" for name in shown if spec.get(name) is not None)

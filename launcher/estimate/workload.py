@@ -9,12 +9,14 @@ from pathlib import Path
 from launcher.job import Job, looks_like_path
 from launcher.prepare import Prepared
 from recipes.constants import figure
-from recipes.evaluate.spec import EvaluateSpec
+from recipes.evaluate.spec import DecodingSpec
 from recipes.finetune.fitting import Load, wanted_rows_per_step
 from recipes.finetune.plan import Plan, make_plan
 from recipes.finetune.spec import FinetuneSpec
 from recipes.finetune.stream import replayed_rows
 from recipes.models.shape import Shape, shape_of
+from recipes.models.whisper_shape import WINDOW_S, whisper_shape
+from recipes.pseudo_label.spec import PseudoLabelSpec
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def workload_of(job: Job, prepared: Prepared) -> Workload:
     spec = job.spec
     finetune = spec if isinstance(spec, FinetuneSpec) else None
     base = finetune.base if finetune else str(getattr(spec, "model", "") or "")
-    shape = shape_of(base)
+    whisper = isinstance(spec, PseudoLabelSpec) and spec.kind == "whisper"
+    shape = whisper_shape(base) if whisper else shape_of(base)
     longest_s = finetune.max_duration_s if finetune else prepared.longest_s
     lengths = tuple(length for length in prepared.lengths_s if length <= longest_s) or (min(longest_s, 1.0),)
     hours = prepared.train_hours + prepared.general_train_hours
@@ -73,10 +76,11 @@ def workload_of(job: Job, prepared: Prepared) -> Workload:
         lengths_s=lengths,
         mean_s=sum(lengths) / len(lengths),
         tokens_per_s=shape.tokens(prepared.characters / learnt_s),
-        validation_s=prepared.validation_hours * 3600,
+        # A Whisper hears whole windows, whatever is in them.
+        validation_s=prepared.validation_rows * WINDOW_S if whisper else prepared.validation_hours * 3600,
         general_s=prepared.general_hours * 3600,
-        longest_held_out_s=prepared.longest_s,
-        evaluation_batch=spec.batch_size if isinstance(spec, EvaluateSpec) else 16,
+        longest_held_out_s=WINDOW_S if whisper else prepared.longest_s,
+        evaluation_batch=spec.batch_size if isinstance(spec, DecodingSpec) else 16,
         data_gb=prepared.audio_gb,
         base_is_file=is_file,
         base_is_here=is_file or _is_cached(base),

@@ -16,6 +16,7 @@ from launcher.plan import Plan
 from launcher.runner.steps import AFTER, BEFORE, TUNED
 from launcher.viewer.state import clock_words
 from recipes.contract import COMPLETE, sha256_of
+from recipes.pseudo_label.sorting import LABELLED
 
 if TYPE_CHECKING:
     from launcher.cli.output import Output
@@ -169,8 +170,10 @@ def _lines(receipt: dict[str, Any]) -> list[tuple[str, str]]:
     scores, decision = receipt["scores"], receipt["decision"]
     usd = receipt["usd"]
     proofs = [line for lease in receipt["leases"] for line in lease["proof"]]
+    labels = next((a["path"] for a in receipt["artifacts"] if Path(a["path"]).name == LABELLED), None)
     return [
-        (head, tuned["path"] + size if tuned else receipt.get("reason") or ""),
+        (head, tuned["path"] + size if tuned else labels or receipt.get("reason") or ""),
+        ("labels", _labels(receipt["training"]) if labels else ""),
         ("keywords missed", _change(scores, "target", "macro", "ker")),
         ("WER", _change(scores, "target", "micro", "wer") + _p_value(decision)),
         ("general set WER", _change(scores, "general", "micro", "wer")),
@@ -183,6 +186,15 @@ def _lines(receipt: dict[str, Any]) -> list[tuple[str, str]]:
         ("leaderboards", "\n".join(receipt["leaderboards"])),
         ("report", receipt["report"]),
     ]
+
+
+def _labels(found: dict[str, Any] | None) -> str:
+    """How much of the audio was kept, and why the rest was not."""
+    held = found or {}
+    why = {name.removeprefix("filtered_"): n for name, n in held.items() if name.startswith("filtered_")}
+    rest = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in why.items())
+    kept = f"{held.get('kept')} of {held.get('rows')} rows kept ({held.get('hours_kept')} of {held.get('hours')} h)"
+    return f"{kept}; filtered: {rest}" if rest else kept
 
 
 def _rescued(receipt: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ OURS = frozenset({
     "keys", "specs", "bundle", "flac", "kept", "before", "after", "events.jsonl", "plan.json", "sent.json",
     "control.json", "question.json", "answer.json", "watched.lock", "gate.json", "decision.json", "receipt.json",
     "report.html", "leaderboard.md", "stop", "trim.json", "complete.json", "finetune.log", "before.log", "after.log",
+    "labels.log",
 })  # fmt: skip
 Make = Callable[[Artifact, Path], bool]
 TRIES = 3  # of one artefact, when what arrives does not hash as promised

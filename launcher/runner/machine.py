@@ -26,7 +26,7 @@ from launcher.runner.mirror import Mirror
 from launcher.runner.overrun import Overrun
 from launcher.runner.performing import Performing
 from launcher.runner.staging import bundle_of, send
-from launcher.runner.steps import AFTER, BEFORE, FINETUNE, TUNED, steps_of
+from launcher.runner.steps import AFTER, BEFORE, FINETUNE, LABELS, TUNED, steps_of
 from recipes.contract import write_json
 
 
@@ -64,7 +64,8 @@ class Runner:
                 self._move(RunState.FAILED, reason=in_words(error), exit_code=int(ExitCode.RECIPE_FAILED))
         released = self._hand_over() or self._release_all()
         if self._ledger.run(self._run_id).state is RunState.COLLECTED:
-            limit = (self._ledger.step(self._run_id, FINETUNE) or {}).get("limit")
+            made = self._ledger.step(self._run_id, FINETUNE) or self._ledger.step(self._run_id, LABELS)
+            limit = (made or {}).get("limit")
             if self._plan.recipe == FINETUNE and self._ledger.step(self._run_id, AFTER) is None:
                 limit = limit or "stopped before the tuned model was measured"
             state, code = (RunState.STOPPED, ExitCode.STOPPED_AT_LIMIT) if limit else (RunState.SETTLED, ExitCode.OK)

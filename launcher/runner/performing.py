@@ -23,7 +23,7 @@ from launcher.runner.keeping import Keeping, send_kept
 from launcher.runner.mirror import Mirror
 from launcher.runner.overrun import Overrun
 from launcher.runner.staging import command, is_rented
-from launcher.runner.steps import AFTER, FINETUNE, Step
+from launcher.runner.steps import AFTER, FINETUNE, LABELS, Step
 from launcher.runner.together import end_everywhere, start_together
 from launcher.transfer import sent_bundle
 from recipes.contract import RecipeExit, write_atomic, write_json
@@ -153,7 +153,7 @@ class Performing:
     def _ended(self, step: Step, host: Host, out: str, code: int | None, asked: str | None) -> dict[str, Any]:
         """Judge how a step ended and collect what it made."""
         if code in (RecipeExit.DONE, RecipeExit.STOPPED_AT_LIMIT):
-            target = self._dir if step.name == FINETUNE else self._dir / step.name
+            target = self._dir if step.name in (FINETUNE, LABELS) else self._dir / step.name
             artifacts = collect(host, out, target, self._make)
             sent = sent_bundle(self._dir)
             for folder, manifest in step.rows.items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from launcher.bundle import Bundle
+from launcher.bundle import Bundle, place_of
 from launcher.clock import Clock, parse_iso
 from launcher.failpoints import effect
 from launcher.hosts.base import Host, HostError
 from launcher.hosts.gang import nodes_of
 from launcher.hosts.local import LocalHost
+from launcher.job import looks_like_path
 from launcher.ledger import Lease
 from launcher.plan import Plan
 from launcher.pulse import unhurried
@@ -26,16 +27,16 @@ _LAST_WORDS = 1 << 16  # bytes of a log that are looked at for why it ended
 @effect("bundle.make")
 def bundle_of(plan: Plan, run_dir: Path) -> Bundle:
     """Everything that will be sent, made here before anything is rented."""
-    names = ("train", "validation", "general_train", "general_validation")
+    names = ("train", "validation", "general_train", "general_validation", "unlabelled")
     manifests = {name: Path(plan.data[name]) for name in names if plan.data.get(name)}
     with unhurried():  # how long it takes is the data's affair
         return prepare_bundle(run_dir, manifests, base_of(plan), link_to(plan.choice.offer))
 
 
 def base_of(plan: Plan) -> Path | None:
-    """The base model, where it is a file of the user's."""
+    """The base model, where it is a file of the user's, or a teacher's folder."""
     base = str(plan.spec.get("base", plan.spec.get("model", "")))
-    return Path(base) if base.endswith(".nemo") else None
+    return Path(base) if looks_like_path(base) else None
 
 
 def send(aboard: Aboard, there: Bundle, plan: Plan, mirror: Mirror, clock: Clock) -> None:
@@ -58,8 +59,9 @@ def send(aboard: Aboard, there: Bundle, plan: Plan, mirror: Mirror, clock: Clock
             host.start(SETUP, setup, {"CODE": host.path("code")})
     for host in nodes:
         host.put(there.root / "data", "data")
-        if base_of(plan) is not None:
-            host.put(there.root / "base.nemo", "base.nemo")
+        base = base_of(plan)
+        if base is not None:
+            host.put(there.root / place_of(str(base)), place_of(str(base)))
     if rented:
         mirror.say("phase", name=SETUP)
         for host in nodes:

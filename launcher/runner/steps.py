@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from launcher.bundle import place_of
+from launcher.job import looks_like_path
 from launcher.plan import Plan
 
 BEFORE, FINETUNE, AFTER = "before", "finetune", "after"
+LABELS = "labels"
 TUNED = "adapted_model.nemo"
 
 
@@ -29,8 +33,16 @@ class Step:
 def steps_of(plan: Plan) -> list[Step]:
     """What a run of this plan does, in order."""
     has_general = plan.data.get("general_validation") is not None
-    base_is_file = str(plan.spec.get("base", plan.spec.get("model", ""))).endswith(".nemo")
-    base = "base.nemo" if base_is_file else plan.spec.get("base", plan.spec.get("model"))
+    named = str(plan.spec.get("base", plan.spec.get("model", "")))
+    base_is_file = looks_like_path(named)
+    base: str | None = place_of(named) if base_is_file else plan.spec.get("base", plan.spec.get("model"))
+    if plan.recipe == "pseudo_label":
+        spec = {
+            **plan.spec, "model": base, "manifest": "data/unlabelled.jsonl",
+            "teacher_name": plan.spec.get("teacher_name") or (Path(named).name if base_is_file else named),
+        }  # fmt: skip
+        there = ("manifest", "model") if base_is_file else ("manifest",)
+        return [Step(LABELS, "pseudo_label", spec, there, {"": "unlabelled"})]
     if plan.recipe == "evaluate":
         return [_evaluate(BEFORE, base, base_is_file, has_general, plan.spec)]
     finetune = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,70 @@ def open_model(name: str, device: str = "auto", log: Path | None = None, trusted
     return (model.cpu() if device == "cpu" else model).eval()
 
 
-class Transcriber:
-    """A model with the settings it decodes by. `warn` takes one line a person should see."""
+class Caller(ABC):
+    """Something that is run over files, so many at once; fewer when memory runs out.
+
+    `warn` takes one line a person should see.
+    """
+
+    def __init__(self, spec: DecodingSpec, warn: Callable[[str], None]) -> None:
+        self.spec, self.warn = spec, warn
+        self.batch_size = spec.batch_size
+
+    @abstractmethod
+    def transcribe(self, paths: list[str]) -> list[Any]:
+        """What is heard in files, in order, `batch_size` at once."""
+
+    def call(self, sources: Sequence[Any]) -> list[Any]:
+        """What `transcribe` makes of files (Path) and samples ((n,), 16 kHz), in order.
+
+        Samples go through a file, as in NVIDIA's scripts: NeMo pads arrays to a second but not files, so that the
+        same clip could give two texts. RecipeFailure when memory runs out on a single one.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            paths = []
+            for number, source in enumerate(sources):
+                if isinstance(source, Path):
+                    paths.append(str(source))
+                    continue
+                paths.append(str(Path(folder) / f"{number}.wav"))
+                soundfile.write(paths[-1], source, audio.RATE, subtype="FLOAT")
+            from recipes.models.precision import is_out_of_memory
+
+            while True:
+                try:
+                    return self.transcribe(paths)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._back_off(error)
+
+    def _back_off(self, error: BaseException) -> None:
+        import torch
+
+        if self.batch_size == 1:
+            message = (
+                f"out of memory on a single clip of at most {self.spec.max_duration_s:g} s ({error}). "
+                "Lower max_duration_s, or use a machine with more memory."
+            )
+            raise RecipeFailure(RecipeExit.OUT_OF_MEMORY, message) from error
+        self.batch_size //= 2
+        self.warn(f"out of memory: going on with batch_size {self.batch_size}")
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class Transcriber(Caller):
+    """A NeMo model with the settings it decodes by."""
 
     def __init__(self, model: Any, spec: DecodingSpec, warn: Callable[[str], None]) -> None:
         import torch
 
         from recipes.models.decoding import set_greedy_graphs
 
-        self.model, self.spec, self.warn = model, spec, warn
-        self.batch_size = spec.batch_size
+        super().__init__(spec, warn)
+        self.model = model
         torch.manual_seed(spec.seed)
         on_gpu = next(model.parameters()).is_cuda
         if spec.precision == "bf16" and not on_gpu:
@@ -76,7 +131,7 @@ class Transcriber:
                 "it is transcribed in pieces cut at pauses"
             )
             pieces = list(audio.windows(audio.read(clips[i]), limit_s))
-            texts[i] = " ".join(text for text in self._call(pieces) if text)
+            texts[i] = " ".join(text for text in self.call(pieces) if text)
             done, seconds = done + 1, seconds + clips[i].duration_s
             progress(done, seconds)
         apart = set(short) | set(long)
@@ -86,55 +141,18 @@ class Transcriber:
             size = self.batch_size * BATCHES_A_CALL
             part, rest = rest[:size], rest[size:]
             sources = [clips[i].path if clips[i].plain else audio.read(clips[i]) for i in part]
-            for i, text in zip(part, self._call(sources), strict=True):
+            for i, text in zip(part, self.call(sources), strict=True):
                 texts[i] = text
                 seconds += clips[i].duration_s
             done += len(part)
             progress(done, seconds)
         return texts
 
-    def _call(self, sources: Sequence[Any]) -> list[str]:
-        """Texts of files (Path) and samples ((n,), 16 kHz); samples go through a file, as NVIDIA's scripts do.
-
-        NeMo pads arrays to a second but not files, so that the same clip could give two texts.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            paths = []
-            for number, source in enumerate(sources):
-                if isinstance(source, Path):
-                    paths.append(str(source))
-                    continue
-                paths.append(str(Path(folder) / f"{number}.wav"))
-                soundfile.write(paths[-1], source, audio.RATE, subtype="FLOAT")
-            from recipes.models.precision import is_out_of_memory
-
-            while True:
-                try:
-                    return self._transcribe(paths)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    self._back_off(error)
-
-    def _transcribe(self, paths: list[str]) -> list[str]:
+    def transcribe(self, paths: list[str]) -> list[Any]:
+        """One text a file, in order."""
         import torch
 
         from recipes.models.decoding import transcribe_files
 
         with torch.autocast("cuda", torch.bfloat16) if self.bf16 else contextlib.nullcontext():
             return transcribe_files(self.model, paths, self.batch_size)
-
-    def _back_off(self, error: BaseException) -> None:
-        import torch
-
-        if self.batch_size == 1:
-            message = (
-                f"out of memory on a single clip of at most {self.spec.max_duration_s:g} s ({error}). "
-                "Lower max_duration_s, or use a machine with more memory."
-            )
-            raise RecipeFailure(RecipeExit.OUT_OF_MEMORY, message) from error
-        self.batch_size //= 2
-        self.warn(f"out of memory: going on with batch_size {self.batch_size}")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()

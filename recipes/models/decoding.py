@@ -26,13 +26,20 @@ def unchanged_modes(model: Any) -> Iterator[None]:
 
 def transcribe_files(model: Any, paths: Sequence[str], batch_size: int) -> list[str]:
     """One hypothesis text a file, in order, by NeMo's offline transcribe() (greedy as the model is set up)."""
+    found = hypotheses_of_files(model, paths, batch_size)
+    return [(hyp.text if hasattr(hyp, "text") else hyp) or "" for hyp in found]
+
+
+def hypotheses_of_files(model: Any, paths: Sequence[str], batch_size: int, *, confidences: bool = False) -> list[Any]:
+    """NeMo's best hypothesis a file, in order. `confidences`: with those that the decoding is set up to keep."""
     if not paths:
         return []
+    asked = {"return_hypotheses": True} if confidences else {}
     with unchanged_modes(model):
-        found = model.transcribe(list(paths), batch_size=batch_size, verbose=False, num_workers=0)
+        found = model.transcribe(list(paths), batch_size=batch_size, verbose=False, num_workers=0, **asked)
     if isinstance(found, tuple):  # hybrids and RNNT of older NeMo: (best, all)
         found = found[0]
-    return [(hyp.text if hasattr(hyp, "text") else hyp) or "" for hyp in found]
+    return list(found)
 
 
 def set_greedy_graphs(model: Any, use_cuda_graphs: bool) -> None:

@@ -30,8 +30,8 @@ def cpu_threads() -> int:
     return max(1, int(asked)) if asked.isdigit() else max(1, len(os.sched_getaffinity(0)))
 
 
-def import_nemo_quietly(log: Path | None) -> None:
-    """Import NeMo once (4 to 5 s) with its logging and warnings sent to `log` (or dropped when None)."""
+def quieten(log: Path | None) -> logging.Handler:
+    """Send all logging and warnings to `log` (or drop them when None), and set torch's threads."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     handler: logging.Handler = logging.NullHandler() if log is None else logging.FileHandler(log, encoding="utf-8")
@@ -44,6 +44,13 @@ def import_nemo_quietly(log: Path | None) -> None:
     import torch
 
     torch.set_num_threads(cpu_threads())
+    return handler
+
+
+def import_nemo_quietly(log: Path | None) -> None:
+    """Import NeMo once (4 to 5 s) with its logging and warnings sent to `log` (or dropped when None)."""
+    handler = quieten(log)
+    root = logging.getLogger()
     import lightning.pytorch  # noqa: F401
     import nemo.collections.asr  # noqa: F401
     from nemo.utils import logging as nemo_logging
