@@ -106,7 +106,8 @@ class EventLog:
     Kinds: `phase` {name}; `progress` {step, total, loss, metrics{}, seconds_per_step, averaged_steps,
     epoch}, averaged_steps: how many of the last steps seconds_per_step is the mean of, null with a validation;
     `throughput` {audio_seconds_per_second, of the last steps alone}; `warning` {message}; `note` {message};
-    `trim` {step, total, total_before, message}, when a schedule was shortened.
+    `trim` {step, total, total_before, message}, when a schedule was shortened; `stage` {name, step, message}, how far
+    a language that is learned from nothing has come, at each validation (recipes/finetune/stages.py).
     """
 
     def __init__(self, out: Path) -> None:

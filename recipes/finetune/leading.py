@@ -42,7 +42,7 @@ class Asked:
         return Ending("killed", code, "ended while its processes were being started") if self.unheard else None
 
 
-def lead(place: Place, out: Path) -> int:
+def lead(place: Place, out: Path, recipe: str = "finetune") -> int:
     """Train with `place`; returns the recipe's exit code. Every ending is one line on stderr."""
     asked = Asked()
     events = EventLog(out) if place.is_head else None
@@ -60,7 +60,7 @@ def lead(place: Place, out: Path) -> int:
         known = ending.code in set(RecipeExit)
         status = RecipeExit(ending.code).name.lower() if known else "failed"
         write_json(out / RESULT, {"status": status, "metrics": {"reason": ending.line}, "artifacts": []})
-    print(f"finetune: {ending.line}", file=sys.stderr)  # noqa: T201
+    print(f"{recipe}: {ending.line}", file=sys.stderr)  # noqa: T201
     return ending.code
 
 

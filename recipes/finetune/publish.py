@@ -111,12 +111,13 @@ def publish(
     training.log.close()
     data.forget(run.work)
     data.forget(out / ASIDE)
-    metrics = {**result.model_dump(exclude={"status"}), "identity": run.identity}
+    metrics = {**result.model_dump(exclude={"status"}), "identity": run.identity, **run.beside.metrics}
     first = [MODEL]
     if adapter:
         first = [ADAPTER, ADAPTER_CONFIG, MODEL]
         metrics["merged_weights_sha256"] = adapter.merged_weights_sha256
-    complete(out, result.status, metrics, [*first, INFO, HYPOTHESES, CONFIG, ScalarLog.NAME, TRAIN, VALIDATION])
+    rest = [INFO, *run.beside.artifacts, HYPOTHESES, CONFIG, ScalarLog.NAME, TRAIN, VALIDATION]
+    complete(out, result.status, metrics, [*first, *rest])
     line = (
         f"{training.step} of {training.plan.total_steps} steps{f' ({reason})' if reason else ''}; validation WER "
         f"{result.validation_wer_before:.3f} → {found:.3f} (step {step})"
@@ -177,6 +178,7 @@ def _info(run: Run, training: Training, facts: ModelFacts, result: info.ResultIn
     spec, sets = run.spec, run.sets
     encoder = sum(p.numel() for p in training.model.encoder.parameters())
     return info.RunInfo(
+        recipe=run.beside.recipe,
         method=spec.method,
         base=info.BaseInfo(
             **_named(spec),

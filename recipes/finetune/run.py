@@ -25,6 +25,7 @@ from recipes.contract import (
     write_json,
 )
 from recipes.finetune import data
+from recipes.finetune.beside import Beside
 from recipes.finetune.checkpoints import Checkpoints
 from recipes.finetune.clock import Clock
 from recipes.finetune.fitting import Fitting, Load, Machine, fit
@@ -63,6 +64,7 @@ class Run:
     identity: str
     fitting: Fitting
     world: World
+    beside: Beside
 
     @property
     def work(self) -> Path:
@@ -75,7 +77,7 @@ class Run:
 
 
 def finetune(
-    spec: FinetuneSpec, out: Path, sets: data.Sets, *, several: bool = False
+    spec: FinetuneSpec, out: Path, sets: data.Sets, *, several: bool = False, beside: Beside | None = None
 ) -> tuple[RecipeExit, str]:
     """Train and write the artefacts into `out`; returns the exit code and one line about how it went.
 
@@ -83,13 +85,16 @@ def finetune(
     a finished one is left as it is. Raises RecipeFailure for every ending without a usable model.
 
     `several`: this is one of the processes that train together; all but the first only train, and end with that.
+    `beside`: what the recipe that prepared the base adds.
     """
+    beside = beside or Beside()
     world = ManyProcesses() if several else World()
     asked_by = (signal.SIGTERM, signal.SIGINT) if world.size == 1 else (signal.SIGTERM,)
     events, clock, stop = EventLog(out), Clock(), StopRequest(out, asked_by)
     fitting = _fitting(spec, sets, world)
     spec = spec.model_copy(update={"method": fitting.method})
-    run = Run(spec, out, events, clock, stop, sets, _identity(spec, sets, fitting), fitting, world)
+    identity = _identity(spec, sets, fitting, beside)
+    run = Run(spec, out, events, clock, stop, sets, identity, fitting, world, beside)
     finished = world.share(_finished(run) if world.is_first else None)
     if finished:
         return RecipeExit.DONE, finished
@@ -147,7 +152,7 @@ def _fitting(spec: FinetuneSpec, sets: data.Sets, world: World) -> Fitting:
     return world.share(found)
 
 
-def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting) -> str:
+def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting, beside: Beside) -> str:
     """A hash of all that decides what is learned; two runs with the same one may share checkpoints.
 
     Of batch, accumulation and devices only the rows a step count: another machine may split them otherwise.
@@ -157,7 +162,9 @@ def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting) -> str:
     ignored |= {*settings_of_others(fitting.method)}
     settings = spec.model_dump(exclude=ignored)
     settings["rows_per_step"] = fitting.rows_per_step
-    base = sha256_of(Path(spec.base)) if spec.base_is_path and Path(spec.base).is_file() else spec.base
+    base = beside.base_identity
+    if base is None:
+        base = sha256_of(Path(spec.base)) if spec.base_is_path and Path(spec.base).is_file() else spec.base
     parts = [
         settings,
         base,
@@ -226,6 +233,7 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         dataset=loader.dataset,
         collate=loader.collate_fn,
         world=run.world,
+        tells_stage=run.beside.tells_stage,
     )
 
 

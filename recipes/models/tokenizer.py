@@ -15,7 +15,7 @@ _TRAINER_SPEC, _PATHS = 2, (1, 2)
 def without_training_paths(model: bytes) -> bytes:
     """The same model without its trainer's input and output paths; bytes of any other kind come back as they are."""
     try:
-        return b"".join(_kept(number, whole, inner) for number, whole, inner in _fields(model))
+        return b"".join(_kept(number, whole, inner) for number, whole, inner in fields(model))
     except ValueError:
         return model
 
@@ -23,23 +23,26 @@ def without_training_paths(model: bytes) -> bytes:
 def _kept(number: int, whole: bytes, inner: bytes | None) -> bytes:
     if number != _TRAINER_SPEC or inner is None:
         return whole
-    spec = b"".join(field for name, field, _ in _fields(inner) if name not in _PATHS)
-    return bytes([_TRAINER_SPEC << 3 | 2]) + _varint(len(spec)) + spec
+    spec = b"".join(field for name, field, _ in fields(inner) if name not in _PATHS)
+    return bytes([_TRAINER_SPEC << 3 | 2]) + varint(len(spec)) + spec
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
-    """Each field of a protobuf message: its number, its whole bytes, its content where it has a length."""
+def fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
+    """Each field of a protobuf message: its number, its whole bytes, its content where it has a length.
+
+    ValueError for bytes that are no such message.
+    """
     at = 0
     while at < len(message):
         start = at
-        key, at = _read_varint(message, at)
+        key, at = read_varint(message, at)
         inner, kind = None, key & 7
         if kind == 0:
-            _, at = _read_varint(message, at)
+            _, at = read_varint(message, at)
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         elif kind == 2:
-            size, at = _read_varint(message, at)
+            size, at = read_varint(message, at)
             inner, at = message[at : at + size], at + size
         else:
             raise ValueError("not a protobuf message")
@@ -48,7 +51,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
         yield key >> 3, message[start:at], inner
 
 
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
+    """The number at a place of a message, and the place after it; ValueError where there is none."""
     value = shift = 0
     while at < len(message) and shift < 64:
         value |= (message[at] & 127) << shift
@@ -58,7 +62,8 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     raise ValueError("not a varint")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes one without a fixed length."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
