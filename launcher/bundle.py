@@ -3,6 +3,7 @@
 code/recipes/...           the recipes, as they are here: what ran is what was hashed
 data/<name>.jsonl          manifests; audio_filepath relative to data/
 data/audio/<sha256>.<ext>  the audio, named by its content
+data/tokenizer.model       the tokenizer of a new language, when the job names one
 base.nemo                  the base model, when it is a file of the user's
 base/                      a teacher's folder, when it is one of the user's
 bundle.json                every file with its size and SHA-256, and where each audio file came from
@@ -26,6 +27,7 @@ from recipes.contract import sha256_of, write_json
 from recipes.manifest import read_manifest, write_manifest
 
 INDEX = "bundle.json"
+TOKENIZER = "tokenizer.model"  # in data/
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ def audio_path(row: Mapping[str, Any], manifest: Path) -> Path:
     return (manifest.parent / Path(str(row["audio_filepath"])).expanduser()).absolute()
 
 
-def stage(root: Path, manifests: Mapping[str, Path], base: Path | None, *, link: bool) -> Bundle:
+def stage(
+    root: Path, manifests: Mapping[str, Path], base: Path | None, *, link: bool, tokenizer: Path | None = None
+) -> Bundle:
     """Build a bundle in `root` (replaced when half-built, reused when whole).
 
     `link` puts symbolic links instead of copies of audio and base: for a host that sees the same disk.
@@ -85,6 +89,9 @@ def stage(root: Path, manifests: Mapping[str, Path], base: Path | None, *, link:
         (root / place).parent.mkdir(exist_ok=True)
         _place(source, root / place, link=link)
         files[place] = _facts(source)
+    if tokenizer is not None:
+        _place(tokenizer, root / "data" / TOKENIZER, link=link)
+        files[f"data/{TOKENIZER}"] = _facts(tokenizer)
     stage_code(root / "code")
     for path in sorted((root / "code").rglob("*.py")):
         files[path.relative_to(root).as_posix()] = _facts(path)

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 #: What a recipe may say (recipes/contract.py). Anything else is the runner's own to say, such as what was released.
-KINDS = ("phase", "progress", "throughput", "warning", "note", "trim", "checkpoint", "failure")
+KINDS = ("phase", "progress", "throughput", "warning", "note", "trim", "stage", "checkpoint", "failure")
 MOST_CHARACTERS = 4_000  # of a text; a recipe's own are lines
 MOST_FIELDS = 64
 _COUNTS = ("step", "total", "total_before", "averaged_steps", "bytes", "code")

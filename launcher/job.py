@@ -17,7 +17,8 @@ from recipes.models.bases import refusal
 from recipes.pseudo_label.spec import PseudoLabelSpec, fault_of_whisper
 
 LABELS = "pseudo_label"  # the recipe that needs no texts
-RECIPES_OF_A_JOB = ("finetune", "evaluate", LABELS)
+TRAINING_RECIPES = ("finetune", "extend_vocabulary")
+RECIPES_OF_A_JOB = (*TRAINING_RECIPES, "evaluate", LABELS)
 GpuName = Annotated[str, AfterValidator(check_gpu)]
 
 
@@ -127,6 +128,8 @@ def load_job(path: Path, config: ConfigFile | None = None) -> Job:
         is_folder = file.recipe == LABELS and isinstance(named, str) and (path.parent / named).is_dir()
         if isinstance(named, str) and (looks_like_path(named) or is_folder):
             given[key] = str(_resolved(named, path.parent, config, ("spec", key)))
+    if isinstance(given.get("tokenizer"), str):
+        given["tokenizer"] = str(_resolved(given["tokenizer"], path.parent, config, ("spec", "tokenizer")))
     for key, verb in (("hypotheses", "score REF HYP"), ("against", "evaluate MODEL MANIFEST --against HYP")):
         if file.recipe == "evaluate" and given.get(key) is not None:
             raise BadInputError(
@@ -150,6 +153,7 @@ def load_job(path: Path, config: ConfigFile | None = None) -> Job:
                 "no such file.", fix="Make one with: launcher import RECORDINGS --out DIR",
                 file=path, line=config.line_of(("data", name)), key=f"data.{name}", value=str(value),
             )  # fmt: skip
+    _refuse_faulty_whole(config, file.recipe, spec, has_general=data.general is not None)
     gate = file.gate
     if gate is not None and isinstance(gate.baseline, Path):
         baseline = _resolved(gate.baseline, path.parent, config, ("gate", "baseline"))
@@ -191,6 +195,17 @@ def _resolved(given: str | Path, folder: Path, config: ConfigFile | None = None,
             line=config.line_of(keys) if config else None, key=dotted(keys) or "JOB", value=str(given),
         ) from None  # fmt: skip
     return path
+
+
+def _refuse_faulty_whole(config: ConfigFile, recipe: str, spec: BaseModel, *, has_general: bool) -> None:
+    """Raise BadInputError for what a recipe finds wrong with its settings and the data together."""
+    look = getattr(recipe_module(recipe), "fault_of_job", None)
+    fault = look(spec, has_general=has_general) if look else None
+    if fault is not None:
+        (section, name), problem, fix = fault
+        value = getattr(spec, name, None) if section == "spec" else None
+        where = config.line_of((section, name)) or config.line_of((section,))
+        raise BadInputError(problem, fix=fix, file=config.path, line=where, key=f"{section}.{name}", value=value)
 
 
 def check_spec(config: ConfigFile, recipe: str, given: dict[str, Any]) -> BaseModel:

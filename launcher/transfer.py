@@ -40,8 +40,9 @@ FLAC, CHOICE = "flac", "sent.json"  # in a run's folder: the bundle encoded, and
 
 
 def prepare_bundle(
-    run_dir: Path, manifests: Mapping[str, Path], base: Path | None, link_mbit_s: float | None
-) -> Bundle:
+    run_dir: Path, manifests: Mapping[str, Path], base: Path | None, link_mbit_s: float | None,
+    tokenizer: Path | None = None,
+) -> Bundle:  # fmt: skip
     """What will be sent, made before anything is rented: RUN/bundle, or RUN/flac where that pays on the way there.
 
     `link_mbit_s`: the slower of our uplink and the machine's downlink (`link_to`). None: nobody has told our uplink;
@@ -49,7 +50,7 @@ def prepare_bundle(
     round it costs rented minutes on the line that most people have.
     Decided once a run: what comes home goes by the names that were sent. Raises BadInputError as `bundle.stage` does.
     """
-    plain = stage(run_dir / "bundle", manifests, base, link=True)
+    plain = stage(run_dir / "bundle", manifests, base, link=True, tokenizer=tokenizer)
     choice = run_dir / CHOICE
     try:
         flac = json.loads(choice.read_text(encoding="utf-8"))["folder"] == FLAC

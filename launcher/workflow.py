@@ -152,7 +152,8 @@ def _losses(job: Job) -> list[str]:
     """What training would lose of the manifest: clips that are too long, texts the base cannot write."""
     longest = getattr(job.spec, "max_duration_s", None)
     base = str(getattr(job.spec, "base", ""))
-    tokenizer = Path(base) if base.endswith(".nemo") else None
+    grows = job.recipe == "extend_vocabulary"  # what the base cannot write is what it is to learn
+    tokenizer = Path(base) if base.endswith(".nemo") and not grows else None
     try:
         checked = check_manifest(job.data.manifest, max_duration_s=longest, tokenizer=tokenizer)
     except BadInputError:  # a base without a tokenizer of its own, such as one of letters

@@ -233,6 +233,6 @@ def _terms(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _settings(spec: dict[str, object]) -> str:
-    shown = ("base", "model", "min_confidence", "keep_fraction", "method", "max_steps", "batch_size", "learning_rate",
-             "precision", "replay_fraction")  # fmt: skip
+    shown = ("base", "vocabulary", "model", "min_confidence", "keep_fraction", "method", "max_steps", "batch_size",
+             "learning_rate", "precision", "replay_fraction")  # fmt: skip
     return ", ".join(f"{name} {spec[name]}" for name in shown if spec.get(name) is not None)

@@ -14,6 +14,7 @@ from launcher.estimate.speed import Rates, transcribe_s
 from launcher.estimate.workload import Workload
 from launcher.offers.offer import Offer
 from recipes.constants import figure
+from recipes.extend_vocabulary.spec import ExtendVocabularySpec
 
 UPLINK, DOWNLINK = "LAUNCHER_UPLINK_MBPS", "LAUNCHER_DOWNLINK_MBPS"
 _SECONDS_A_GB = 8000.0  # on a line of 1 Mbps
@@ -185,6 +186,9 @@ def around(
     if work.finetune:
         inside_s, writing_s, kept_gb = _inside_training(work, trained, artefact_gb, transcribing)
         seconds["train"] = start_s + train_s + inside_s + writing_s
+        if isinstance(work.finetune, ExtendVocabularySpec):  # opened, extended and written before it is trained
+            seconds["train"] += start_s + shape.file_gb / figure("phases.checkpoint_gb_per_s")
+            kept_gb += shape.file_gb
         seconds["evaluate"] = start_s + scoring_s
         uncertain_s += train_s + inside_s + scoring_s
     disk_gb = 2 * shape.file_gb + work.data_gb + kept_gb

@@ -10,6 +10,7 @@ from launcher.job import Job, looks_like_path
 from launcher.prepare import Prepared
 from recipes.constants import figure
 from recipes.evaluate.spec import DecodingSpec
+from recipes.extend_vocabulary.spec import ExtendVocabularySpec
 from recipes.finetune.fitting import Load, wanted_rows_per_step
 from recipes.finetune.plan import Plan, make_plan
 from recipes.finetune.spec import FinetuneSpec
@@ -58,6 +59,8 @@ def workload_of(job: Job, prepared: Prepared) -> Workload:
     base = finetune.base if finetune else str(getattr(spec, "model", "") or "")
     whisper = isinstance(spec, PseudoLabelSpec) and spec.kind == "whisper"
     shape = whisper_shape(base) if whisper else shape_of(base)
+    if isinstance(spec, ExtendVocabularySpec):
+        shape = spec.shape_in_training(shape)
     longest_s = finetune.max_duration_s if finetune else prepared.longest_s
     lengths = tuple(length for length in prepared.lengths_s if length <= longest_s) or (min(longest_s, 1.0),)
     hours = prepared.train_hours + prepared.general_train_hours

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from launcher.errors import RefusedError
+from launcher.job import TRAINING_RECIPES
 from launcher.money import Usd
 from launcher.offers.offer import Offer
 from launcher.providers.traits import traits_of
@@ -44,7 +45,7 @@ def refuse_nodes(plan: Plan, provider: Provider) -> None:
             f"{provider.name} rents no {nodes} machines as one job through this launcher. {_NOTHING}",
             key="resources.nodes", value=nodes, fix="Take several GPUs in one machine: nodes: 1.",
         )  # fmt: skip
-    if plan.recipe != "finetune":
+    if plan.recipe not in TRAINING_RECIPES:
         raise RefusedError(
             f"only training is spread over several machines: {plan.recipe} would use one of {nodes}. {_NOTHING}",
             key="resources.nodes", value=nodes, fix="Take one machine: nodes: 1.",

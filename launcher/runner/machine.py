@@ -12,6 +12,7 @@ from launcher.estimate.measured import throughput_of
 from launcher.failpoints import effect
 from launcher.home import Home
 from launcher.hosts.base import HostError, HostUnreachableError
+from launcher.job import TRAINING_RECIPES
 from launcher.ledger import LeaseState, Ledger, Run, RunState
 from launcher.plan import plan_of
 from launcher.providers.release import machine_of
@@ -66,7 +67,7 @@ class Runner:
         if self._ledger.run(self._run_id).state is RunState.COLLECTED:
             made = self._ledger.step(self._run_id, FINETUNE) or self._ledger.step(self._run_id, LABELS)
             limit = (made or {}).get("limit")
-            if self._plan.recipe == FINETUNE and self._ledger.step(self._run_id, AFTER) is None:
+            if self._plan.recipe in TRAINING_RECIPES and self._ledger.step(self._run_id, AFTER) is None:
                 limit = limit or "stopped before the tuned model was measured"
             state, code = (RunState.STOPPED, ExitCode.STOPPED_AT_LIMIT) if limit else (RunState.SETTLED, ExitCode.OK)
             self._move(state, reason=limit, exit_code=int(code))

@@ -37,6 +37,8 @@ def maker(aboard: Aboard, plan: Plan, mirror: Mirror, clock: Clock) -> Make:
 
     def make(artifact: Artifact, target: Path) -> bool:
         base, adapter = base_of(plan), target.parent / ADAPTER
+        if plan.recipe != "finetune":  # another base than ours was learned on
+            return False
         if artifact.path != TUNED or base is None or not base.is_file() or not adapter.is_file():
             return False
         asked = {"base": str(base), "adapter": str(adapter), "trust_base": plan.spec.get("trust_base")}

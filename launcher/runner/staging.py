@@ -30,7 +30,9 @@ def bundle_of(plan: Plan, run_dir: Path) -> Bundle:
     names = ("train", "validation", "general_train", "general_validation", "unlabelled")
     manifests = {name: Path(plan.data[name]) for name in names if plan.data.get(name)}
     with unhurried():  # how long it takes is the data's affair
-        return prepare_bundle(run_dir, manifests, base_of(plan), link_to(plan.choice.offer))
+        tokenizer = plan.spec.get("tokenizer")
+        link = link_to(plan.choice.offer)
+        return prepare_bundle(run_dir, manifests, base_of(plan), link, Path(tokenizer) if tokenizer else None)
 
 
 def base_of(plan: Plan) -> Path | None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.bundle import place_of
+from launcher.bundle import TOKENIZER, place_of
 from launcher.job import looks_like_path
 from launcher.plan import Plan
+from recipes.finetune.spec import DATA_FIELDS
 
 BEFORE, FINETUNE, AFTER = "before", "finetune", "after"
 LABELS = "labels"
@@ -45,18 +46,20 @@ def steps_of(plan: Plan) -> list[Step]:
         return [Step(LABELS, "pseudo_label", spec, there, {"": "unlabelled"})]
     if plan.recipe == "evaluate":
         return [_evaluate(BEFORE, base, base_is_file, has_general, plan.spec)]
+    tokenizer = {"tokenizer": f"data/{TOKENIZER}"} if plan.spec.get("tokenizer") else {}
     finetune = {
         **plan.spec,
+        **tokenizer,
         "base": base,
         "train_manifest": "data/train.jsonl",
         "validation_manifest": "data/validation.jsonl",
         "general_manifest": "data/general_train.jsonl" if has_general else None,
         "general_validation_manifest": "data/general_validation.jsonl" if has_general else None,
     }
-    paths = ("train_manifest", "validation_manifest", "general_manifest", "general_validation_manifest")
+    paths: tuple[str, ...] = DATA_FIELDS + tuple(tokenizer) + (("base",) if base_is_file else ())
     return [
         _evaluate(BEFORE, base, base_is_file, has_general, {"trust_base": plan.spec.get("trust_base")}),
-        Step(FINETUNE, "finetune", finetune, (*paths, "base") if base_is_file else paths, {"": "validation"}),
+        Step(FINETUNE, plan.recipe, finetune, paths, {"": "validation"}),
         _evaluate(AFTER, f"out/{FINETUNE}/{TUNED}", True, has_general, {}),
     ]
 

@@ -27,6 +27,7 @@ class Progress:
     val_wer: float | None = None
     best_wer: float | None = None
     best_at: int = 0
+    stage: str = ""  # of a language that is learned from nothing
     seconds_per_step: float | None = None
     state: str = ""
     phases: set[str] = field(default_factory=set)
@@ -40,6 +41,8 @@ class Progress:
             return self._phase(step, " ".join(str(event.get("name", "")).split()))
         if kind == "progress":
             return self._progress(event)
+        if kind == "stage":
+            return self._stage(event)
         if kind == "forecast" and not event.get("breaks"):
             return None
         if kind in ("warning", "note", "trim", "forecast"):
@@ -75,12 +78,19 @@ class Progress:
             # Figures belong to the step that made them: measuring has no loss.
             self.loss = self.val_wer = self.best_wer = self.seconds_per_step = None
             self.losses.clear()
+            self.stage = ""
             return STEP_WORDS.get(name, name)
         self.phase = name
         if name in self.phases:  # validating and saving come round again and again
             return None
         self.phases.add(name)
         return f"  {name}"
+
+    def _stage(self, event: dict[str, Any]) -> str | None:
+        name, before = " ".join(str(event.get("name", "")).split())[:20], self.stage
+        self.stage = name
+        words = " ".join(str(event.get("message", "")).split())
+        return f"  stage: {name}{f' ({words})' if words else ''}" if name and name != before else None
 
     def _progress(self, event: dict[str, Any]) -> str | None:
         before = _tenth(self.at_step, self.total)
@@ -113,6 +123,8 @@ class Progress:
         if self.val_wer is not None:
             best = f" (best {100 * self.best_wer:.1f}% at {self.best_at:,})" if self.best_wer is not None else ""
             parts.append(f"val WER {100 * self.val_wer:.1f}%{best}")
+        if self.stage:
+            parts.append(f"stage: {self.stage}")
         if self.eta_s is not None and self.eta_s >= 1:
             parts.append(f"{clock_words(self.eta_s)} left")
         return " · ".join(parts)

@@ -115,6 +115,15 @@ def fault_without_general() -> tuple[str, str]:
     )
 
 
+def fault_of_job(spec: ExtendVocabularySpec, *, has_general: bool) -> tuple[tuple[str, str], str, str] | None:
+    """What is wrong with a job of this recipe, before anything is planned: (section and key, problem, fix)."""
+    if spec.tokenizer is not None and (fault := fault_of_tokenizer(Path(spec.tokenizer))):
+        return ("spec", "tokenizer"), *fault
+    if spec.proves and not has_general:
+        return ("data", "general"), *fault_without_general()
+    return None
+
+
 #: Filled in by the launcher from a job's `data`.
 DATA_FIELDS = OF_FINETUNE
 

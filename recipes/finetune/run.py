@@ -34,6 +34,7 @@ from recipes.finetune.plan import Plan, make_plan, plan_warnings
 from recipes.finetune.publish import optimizer_config, publish, write_config
 from recipes.finetune.rules import Stops, wer
 from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
+from recipes.finetune.staged import StagedTraining
 from recipes.finetune.stopping import StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, replayed_rows
 from recipes.finetune.tensorboard import ScalarLog
@@ -210,7 +211,8 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
     if method.warning:
         run.warn(method.warning)
     loader = _nemo_loader(run, model, facts)
-    return Training(
+    kind = StagedTraining if run.beside.tells_stage else Training
+    return kind(
         model=model,
         plan=plan,
         stream=stream,
@@ -233,7 +235,6 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
         dataset=loader.dataset,
         collate=loader.collate_fn,
         world=run.world,
-        tells_stage=run.beside.tells_stage,
     )
 
 

@@ -21,7 +21,6 @@ from recipes.finetune.data import Row
 from recipes.finetune.line import BeginAgain
 from recipes.finetune.plan import Plan
 from recipes.finetune.rules import Stops, Validation, collapsed_share, wer
-from recipes.finetune.stages import WORDS, stage_of
 from recipes.finetune.stopping import TRIM_FILE, StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, StreamBatches
 from recipes.finetune.tensorboard import ScalarLog
@@ -63,7 +62,6 @@ class Training:
     loss: float | None = None
     carried: dict[str, Any] | None = None
     world: World = field(default_factory=World)
-    tells_stage: bool = False
     _interval_losses: list[float] = field(default_factory=list)
     _asked_elsewhere: bool = False
 
@@ -295,9 +293,6 @@ class Training:
         self.stops.add(found)
         self.log.scalars(self.step, val_wer=found.wer)
         self._progress(0.0, 0, val_wer=found.wer)
-        if self.tells_stage:
-            stage = stage_of([r.text for r in self.validation], texts, [v.wer for v in self.stops.history])
-            self.events.emit("stage", name=stage, step=self.step, message=WORDS[stage])
         if self.step and self.stops.best == found:
             self.checkpoints.save(
                 "best",

@@ -26,6 +26,14 @@ def test_the_recipes_step_counter_does_not_hide_the_step_of_the_run(tmp_path: Pa
     assert (event["step"], event["at_step"], event["total"], event["loss"]) == ("finetune", 7, 9, None)
 
 
+def test_how_far_a_new_language_has_come_is_passed_on_as_what_it_is(tmp_path: Path) -> None:
+    host = host_in(tmp_path)
+    EventLog(host.root / "out" / "finetune").emit("stage", step=7, name="mute", message="so")
+    Mirror(tmp_path / "run").pull(host, "finetune", "out/finetune")
+    ((_, event),) = read_events(tmp_path / "run" / EVENTS)
+    assert (event["kind"], event["name"], event["at_step"]) == ("stage", "mute", 7)
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(cuts=st.lists(st.integers(1, 400), max_size=12))
 def test_every_whole_line_is_copied_once_however_the_file_grows_and_the_runner_dies(

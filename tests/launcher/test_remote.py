@@ -86,7 +86,7 @@ def test_every_recipe_that_a_job_can_name_has_its_task_and_all_share_one_text() 
         assert (task_file(name)["name"], task_file(name)["envs"]["RECIPE"]) == (f"parakeet-{name}", name)
         assert set(env_of(name, "/c", "/s", "/o")) >= set(task_file(name)["envs"])
     assert image_of("finetune").startswith("pytorch/pytorch:")
-    with pytest.raises(BadInputError, match="There is one for: evaluate, finetune"):
+    with pytest.raises(BadInputError, match="There is one for: evaluate, extend_vocabulary, finetune"):
         setup_of("../finetune")
 
 

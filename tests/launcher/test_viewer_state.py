@@ -48,3 +48,16 @@ def test_measuring_says_nothing_of_the_training_before_it_and_nothing_twice() ->
     first = seen.fold({"kind": "progress", "at_step": 75, "total": 75})
     assert first == "  75/75"
     assert seen.fold({"kind": "progress", "at_step": 75, "total": 75}) is None
+
+
+def test_the_stage_of_a_new_language_is_said_when_it_changes_and_stands_beside_the_figures() -> None:
+    seen = Progress()
+    seen.fold({"kind": "phase", "step": "runner", "name": "finetune"})
+    lines = []
+    for step, name in ((0, "random"), (10, "mute"), (20, "mute"), (30, "basic")):
+        seen.fold({"kind": "progress", "step": "finetune", "at_step": step, "total": 40, "metrics": {"val_wer": 0.9}})
+        lines.append(seen.fold({"kind": "stage", "step": "finetune", "at_step": step, "name": name, "message": "so"}))
+    assert lines == ["  stage: random (so)", "  stage: mute (so)", None, "  stage: basic (so)"]
+    assert "· stage: basic" in seen.line()
+    seen.fold({"kind": "phase", "step": "runner", "name": "after"})
+    assert "stage" not in seen.line()

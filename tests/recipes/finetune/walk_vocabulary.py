@@ -153,7 +153,7 @@ bad.write_text("no model", encoding="utf-8")
 found["codes"]["bad"] = train("bad", tokenizer=str(bad))
 found["codes"]["alone"] = train("alone", general_manifest=None, general_validation_manifest=None)
 found["codes"]["tdt"] = train("tdt", base=str(BASES / "tdt.nemo"))
-found["codes"]["hybrid"] = train("hybrid", base=str(BASES / "hybrid.nemo"), method="lora_decoder")
+found["codes"]["hybrid"] = train("hybrid", base=str(BASES / "hybrid.nemo"), optimizer="adamw_8bit")
 other = {"vocabulary": "replace", "general_manifest": None, "general_validation_manifest": None}
 found["codes"]["replace"] = train("replace", base=str(BASES / "tdt.nemo"), max_steps=2, **other)
 found["models"] = {name: extension(name) for name in ("tdt", "hybrid")}
