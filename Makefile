@@ -4,7 +4,7 @@ WORKERS ?= 4
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-together test-methods test-skypilot test-ci-cancel faults bench leaks clean
+.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-together test-methods test-labels test-skypilot test-ci-cancel faults bench leaks clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-sentinel   runners killed on rented machines of the simulated cloud, a disk that is full (as root)"
 	@echo "make test-together   training in several processes and on several machines, every kind of base"
 	@echo "make test-methods   a telephone line learned by adapters and by biases, and nothing forgotten"
+	@echo "make test-labels   every kind of base as a teacher, and a folder labelled on a machine of the simulated cloud (as root)"
 	@echo "make fuzz    hostile files and event streams through the command line (EXAMPLES=1000: more)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
@@ -81,6 +82,10 @@ test-together: env
 # What each way to fine-tune learns (make test has that it trains, merges and resumes).
 test-methods: env
 	LAUNCHER_TEST_METHODS=1 $(VENV)/python -m pytest tests/recipes/finetune/test_phone_line.py
+
+# Every kind of base as a teacher, and a whole labelling job (make test has that a student learns from one).
+test-labels: env
+	LAUNCHER_TEST_LABELS=1 $(VENV)/python -m pytest tests/recipes/pseudo_label tests/launcher/run/test_labels.py
 
 # What outlives a runner, on real machines of the simulated cloud (make test has the part that is quick).
 test-sentinel: env

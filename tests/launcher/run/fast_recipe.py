@@ -1,7 +1,8 @@
 """A stand-in for the recipe environment's Python: real contract files, no NeMo, a whole run in about two seconds.
 
 It takes what that Python is asked by the launcher: `supervise.py STEP_DIR -- ...`, which it hands to the real
-one, and `-m recipes.evaluate|finetune SPEC OUT`. The base "model" is a JSON file that says how it behaves:
+one, and `-m recipes.evaluate|finetune|pseudo_label SPEC OUT`. The base "model" is a JSON file that says how it
+behaves:
 
 {"trace": FILE, "step_s": 0.01, "finetune": {"exit": 11, "say": "no memory"}, "before": {...}, "after": {...}}
 
@@ -37,9 +38,12 @@ def main(argv: list[str]) -> int:
     model = Path(spec["base"] if "base" in spec else spec["model"])
     nature = nature_of(model)
     step = "finetune" if "base" in spec else "after" if "trained" in nature else "before"
+    step = "labels" if argv[1] == "recipes.pseudo_label" else step
     mine: dict[str, Any] = nature.get(step, {})
     out.mkdir(parents=True, exist_ok=True)
     with Trace(nature, step):
+        if step == "labels":
+            return Recipe(spec, out, nature, mine).label()
         return (
             Recipe(spec, out, nature, mine).finetune()
             if step == "finetune"
@@ -192,6 +196,26 @@ class Recipe:
                 files += [f"{name}/{f}" if name else f for f in write_score(self.out / name, score)]
         self._complete("done", {}, files)
         return 0
+
+    def label(self) -> int:
+        signal.signal(signal.SIGTERM, self._stop)
+        from recipes.manifest import write_manifest
+
+        rows, labels = self._rows(self.spec["manifest"]), []
+        for row in rows:
+            if self.stopped:
+                break
+            time.sleep(self.nature.get("step_s", 0.01))
+            heard = {"text": "turn on the lights", "confidence": 0.9, "teacher": self.spec["teacher_name"]}
+            labels.append({**row, **heard})
+            self.events.emit("progress", step=len(labels), total=len(rows))
+        write_manifest(self.out / "labelled.jsonl", labels[1:])
+        filtered = [{**row, "reason": "empty", "why": f"{row['audio_filepath']}: silence"} for row in labels[:1]]
+        write_manifest(self.out / "filtered.jsonl", filtered)
+        status = "stopped" if self.stopped else "done"
+        kept = {"rows": len(rows), "kept": len(labels) - 1, "hours": 0.01, "hours_kept": 0.01, "filtered_empty": 1}
+        self._complete(status, kept, ["labelled.jsonl", "filtered.jsonl"])
+        return 13 if self.stopped else 0
 
     def _complete(self, status: str, metrics: dict[str, Any], files: list[str]) -> None:
         from recipes.contract import COMPLETE, complete
