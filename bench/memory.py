@@ -1,12 +1,14 @@
 """What training takes of memory, measured on the real architecture with random weights, against the estimate.
 
-    python bench/memory.py [--seconds 20] [--saved-only]
+    python bench/memory.py [--seconds 20] [--saved-only] [--method lora] [--optimizer adamw_8bit]
 
 Two measurements. "saved": every byte that the encoder keeps for backward, counted tensor by tensor under fake
 tensors (no memory, any length, any batch) in float32 and in bf16 autocast as CUDA does it; the memory.layer_* and
 memory.subsampling_* figures of recipes/constants.toml are solved from it. "peak": real steps (encoder, prediction
-network, joint, TDT loss, AdamW), by resident memory on a CPU (float32) or torch.cuda's own peak on a GPU (bf16);
-each in a process of its own. Prints estimate against measurement and writes bench/results/memory.json.
+network, joint, TDT loss, optimizer), by resident memory on a CPU (float32) or torch.cuda's own peak on a GPU (bf16);
+each in a process of its own, every method with and without activation checkpointing. "encoder": the encoder's
+forward and backward pass alone, above its weights. Prints estimate against measurement and writes
+bench/results/memory.json.
 Runs itself in the recipe environment. A case that this machine's memory may not hold is left out, and then the kept
 result stays as it is; all of them need 17 GB on a CPU.
 """
@@ -19,6 +21,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,19 +34,28 @@ from recipes.methods.contract import MethodSettings  # noqa: E402
 from recipes.methods.registry import METHODS  # noqa: E402
 from recipes.models.memory import training_need  # noqa: E402
 from recipes.models.shape import Shape, shape_of  # noqa: E402
+from recipes.optimizers.facts import Saving  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 TOKENS_A_SECOND = 4.1  # as the reported figures have it
 V2, V3 = "nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3"
+BIG = "nvidia/parakeet-tdt-1.1b"
+PLAIN, AGAIN = Saving(), Saving(activation_checkpointing=True)
+EIGHT, LEAN = Saving("adamw_8bit"), Saving("adamw_8bit_in_backward", activation_checkpointing=True, bf16_weights=True)
 CASES = (
-    (V2, "full", 1),
-    (V2, "full", 2),
-    (V2, "frozen_encoder", 1),
-    (V2, "frozen_encoder", 2),
-    (V3, "frozen_encoder", 1),
-    (V2, "lora", 1),
-    (V2, "lora_decoder", 2),
+    *((V2, method, 1, PLAIN) for method in METHODS if method != "decoder_only"),  # as frozen_encoder
+    *((V2, method, 1, AGAIN) for method in METHODS if METHODS[method].encoder_backward != "none"),
+    (V2, "full", 2, PLAIN),
+    (V2, "frozen_encoder", 2, PLAIN),
+    (V3, "frozen_encoder", 1, PLAIN),
+    (V2, "lora_decoder", 2, PLAIN),
+    (V2, "full", 1, EIGHT),
+    (V2, "full", 1, LEAN),
+    (BIG, "full", 1, LEAN),
 )
+
+
+ENCODER_ALONE = (("full", PLAIN), ("full", AGAIN), ("lora", PLAIN), ("lora", AGAIN))
 
 
 def main() -> int:
@@ -52,39 +64,52 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--saved-only", action="store_true")
     parser.add_argument("--method", choices=list(METHODS), help="only its cases; the kept result stays as it is")
+    parser.add_argument("--optimizer", help="only its cases")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         asked = json.loads(given.child)
-        print(json.dumps(saved(asked) if asked["what"] == "saved" else peak(asked)))
+        what = {"saved": saved, "peak": peak, "encoder": encoder_alone}
+        print(json.dumps(what[asked["what"]](asked)))
         return 0
     import psutil  # the launcher's; a child has no need of it
 
-    found: dict[str, Any] = {"seconds": given.seconds, "saved": solved(shape_of(V2)), "peaks": []}
+    found: dict[str, Any] = {"seconds": given.seconds, "saved": solved(shape_of(V2)), "peaks": [], "encoder": []}
     for name, figures in found["saved"].items():
         for figure_name, (here, measured) in figures.items():
             print(f"{name:5} {figure_name:36} constants {here:>10,.1f}   measured {measured:>10,.1f}")
-    for base, method, batch in () if given.saved_only else CASES:
-        if given.method not in (None, method):
+    for base, method, batch, saving in () if given.saved_only else CASES:
+        if given.method not in (None, method) or (given.optimizer not in (None, saving.optimizer)):
             continue
         cpu_need = training_need(
             shape_of(base), method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
-            half=False, on_gpu=False,
+            half=False, on_gpu=False, saving=saving,
         )  # fmt: skip
         if cpu_need.total * 1e9 > psutil.virtual_memory().available:
             print(f"{base} {method} batch {batch}: left out, it may need {cpu_need.total:.1f} GB")
             continue
-        row = child({"what": "peak", "base": base, "method": method, "batch": batch, "seconds": given.seconds})
+        question = {"what": "peak", "base": base, "method": method, "batch": batch, "seconds": given.seconds}
+        row = child(question | {"saving": asdict(saving)})
         need = training_need(
             shape_of(base), method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
-            half=row["half"], on_gpu=row["on_gpu"],
+            half=row["half"], on_gpu=row["on_gpu"], saving=saving,
         )  # fmt: skip
         bare = need.total / (1 + figure("memory.margin_share"))
         row |= {"estimate_gb": round(bare, 2), "with_margin_gb": round(need.total, 2),
                 "static_estimate_gb": round(need.static, 2), "ratio": round(bare / row["peak_gb"], 3)}  # fmt: skip
         found["peaks"].append(row)
-        print(f"{base} {method} batch {batch}: measured {row['peak_gb']:.2f} GB, estimate {bare:.2f} "
+        lean = " again" if saving.activation_checkpointing else ""
+        print(f"{base} {method}{lean} {saving.optimizer} batch {batch}: measured {row['peak_gb']:.2f} GB, above the "
+              f"weights {row['above_weights_gb']:.2f}, estimate {bare:.2f} "
               f"({row['ratio']:.0%}), with margin {need.total:.2f}", flush=True)  # fmt: skip
+    for method, saving in () if given.saved_only or given.optimizer or given.method else ENCODER_ALONE:
+        question = {"what": "encoder", "base": V2, "method": method, "batch": 1, "seconds": given.seconds}
+        row = child(question | {"saving": asdict(saving)})
+        found["encoder"].append(row)
+        row["of_full"] = round(row["above_weights_gb"] / found["encoder"][0]["above_weights_gb"], 3)
+        lean = " again" if saving.activation_checkpointing else ""
+        print(f"encoder alone, {method}{lean}: {row['above_weights_gb']:.2f} GB above the weights, "
+              f"{row['of_full']} of full", flush=True)  # fmt: skip
     if len(found["peaks"]) == len(CASES):
         found |= {
             "cpus": os.cpu_count(),
@@ -306,35 +331,100 @@ def peak(asked: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
+    from recipes.models.activation_checkpointing import checkpoint_activations
+    from recipes.models.precision import hold_in_bf16
+
     shape = shape_of(asked["base"])
     encoder = conformer(shape.width, shape.layers, shape.heads)
     gc.collect()
     on_gpu = torch.cuda.is_available()
     device, process = ("cuda" if on_gpu else "cpu"), resident()
     process -= sum(p.numel() * p.element_size() for p in encoder.parameters())
+    saving = Saving(**asked["saving"])
     decoder, joint, loss = transducer(shape, on_gpu=on_gpu)
     parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder, "joint": joint}).to(device)
     method = METHODS[asked["method"]]
     method.prepare(parts, MethodSettings())
-    optimizer = torch.optim.AdamW([p for p in parts.parameters() if p.requires_grad], lr=1e-5)
+    if saving.bf16_weights:
+        hold_in_bf16(parts)
+    checkpoint_activations(encoder, on=saving.activation_checkpointing)
+    optimizer = optimizer_of(saving, [p for p in parts.parameters() if p.requires_grad])
     watch = Peak()
     for _ in range(2):
+        if method.encoder_backward != "none":
+            encoder.train()
         method.before_batch(parts)
         total = forward(encoder, decoder, joint, loss, asked, shape, device, half=on_gpu)
         optimizer.zero_grad()  # after the forward pass, as Lightning does: until then the last step's gradients stay
         total.backward()
         optimizer.step()
         del total
-    moments = sum(v.numel() * v.element_size() for s in optimizer.state.values() for v in s.values())
+    moments = sum(bytes_of(v) for s in optimizer.state.values() for v in s.values())
     weights = sum(p.numel() * p.element_size() for p in parts.parameters())
-    gradients = sum(p.numel() * 4 for p in parts.parameters() if p.requires_grad)
+    gradients = sum(bytes_of(p.grad) for p in parts.parameters() if p.grad is not None)
+    peak_bytes = torch.cuda.max_memory_reserved() if on_gpu else watch.bytes
     return {
         "base": asked["base"], "method": asked["method"], "batch": asked["batch"], "half": on_gpu, "on_gpu": on_gpu,
-        "peak_gb": round((torch.cuda.max_memory_reserved() if on_gpu else watch.bytes) / 1e9, 2),
+        "saving": asked["saving"], "peak_gb": round(peak_bytes / 1e9, 2),
+        # activations and gradients: what a step takes above weights and moments
+        "above_weights_gb": round((peak_bytes - weights - moments) / 1e9 - (0 if on_gpu else process / 1e9), 2),
         "process_gb": round(process / 1e9, 2), "static_gb": round((weights + gradients + moments) / 1e9, 2),
         "parameters": sum(p.numel() for p in parts.parameters()),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
     }  # fmt: skip
+
+
+def encoder_alone(asked: dict[str, Any]) -> dict[str, Any]:
+    """GB above the weights at the peak of the encoder's forward and backward pass: activations and gradients."""
+    import gc
+    from types import SimpleNamespace
+
+    import torch
+
+    from recipes.models.activation_checkpointing import checkpoint_activations
+
+    shape, saving, method = shape_of(asked["base"]), Saving(**asked["saving"]), METHODS[asked["method"]]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = conformer(shape.width, shape.layers, shape.heads).to(device)
+    model = SimpleNamespace(encoder=encoder, parameters=encoder.parameters)
+    method.prepare(model, MethodSettings())
+    checkpoint_activations(encoder, on=saving.activation_checkpointing)
+    encoder.train()
+    method.before_batch(model)
+    frames = int(asked["seconds"] * 100)
+    signal = torch.randn(asked["batch"], 128, frames, device=device)
+    lengths = torch.full((asked["batch"],), frames, device=device)
+    gc.collect()
+    before, watch = resident(), Peak()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    encoded, _ = encoder(audio_signal=signal, length=lengths)
+    encoded.float().pow(2).mean().backward()
+    most = torch.cuda.max_memory_allocated() if device == "cuda" else watch.bytes
+    told = {name: asked[name] for name in ("base", "method", "batch", "saving")}
+    return told | {"above_weights_gb": round((most - before) / 1e9, 3), "device": device}
+
+
+def optimizer_of(saving: Saving, parameters: list[Any]) -> Any:
+    """The optimizer as the recipe makes it."""
+    import torch
+    from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS
+
+    from recipes.optimizers.build import register
+
+    if saving.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=1e-5)
+    name = register(saving.optimizer, bf16_weights=saving.bf16_weights)
+    return AVAILABLE_OPTIMIZERS[name](parameters, lr=1e-5)
+
+
+def bytes_of(tensor: Any) -> int:
+    """Of a tensor, or of the tensors that one in 8 bits is made of; tables shared by all are not counted."""
+    parts = getattr(tensor, "tensor_attrs", None)
+    if parts is None:
+        return int(tensor.numel() * tensor.element_size())
+    return sum(bytes_of(getattr(tensor, name)) for name in parts if name != "qmap")
 
 
 def transducer(shape: Shape, *, on_gpu: bool) -> tuple[Any, Any, Any]:
@@ -374,7 +464,9 @@ def forward(encoder: Any, decoder: Any, joint: Any, loss: Any, asked: dict[str, 
     lengths = torch.full((batch,), frames, device=device)
     tokens = torch.randint(0, shape.vocabulary, (batch, count), device=device)
     counts = torch.full((batch,), count, device=device)
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+    bf16 = asked["saving"]["bf16_weights"]
+    signal = signal.to(torch.bfloat16) if bf16 else signal
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=half and not bf16):
         encoded, encoded_lengths = encoder(audio_signal=signal, length=lengths)
         predicted, _, _ = decoder(targets=tokens, target_length=counts)
         losses = []

@@ -15,7 +15,7 @@ from recipes.finetune.spec import FinetuneSpec, PositiveInt
 from recipes.models.shape import Shape
 
 #: Methods that leave the decoder and joint as they are: the rows of new pieces would never learn.
-_HEADLESS = ("lora", "bitfit")
+_HEADLESS = ("lora", "dora", "ia3", "bitfit")
 
 
 class ExtendVocabularySpec(FinetuneSpec):

@@ -35,7 +35,8 @@ class FinetuneSpec(BaseModel):
     method: MethodName | Auto = Field(
         default="full",
         description="full: every weight learns. lora: low-rank adapters on the encoder do, for new voices and "
-        "channels. lora_decoder: those and the whole decoder and joint, for new words too. frozen_encoder: only the "
+        "channels. dora: as lora, nearer to full at the same rank, slower. ia3: a factor for each unit, the least that "
+        "learns. lora_decoder: lora and the whole decoder and joint, for new words too. frozen_encoder: only the "
         "decoder and joint, for new words alone. decoder_only: the same, with a warning. bitfit: the biases alone, "
         "for new channels; few bases have any. What is frozen needs 4 to 6 bytes a parameter instead of 16 and is "
         "not forgotten; the result is a plain model all the same. auto: full where it fits, else lora_decoder, else "
@@ -43,7 +44,7 @@ class FinetuneSpec(BaseModel):
     )
     lora_rank: int = Field(
         default=16, ge=1, le=512, strict=True,
-        description="Rank of the adapters of lora and lora_decoder: more learns more; 8 to 32 are usual.",
+        description="Rank of the adapters of lora, lora_decoder and dora: more learns more; 8 to 32 are usual.",
     )
     lora_alpha: PositiveFloat | Auto = Field(
         default="auto", description="The adapters count alpha / rank times; auto: twice the rank."

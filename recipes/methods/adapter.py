@@ -4,8 +4,10 @@ adapter.safetensors   the tensors, and in its header under `adapter` the JSON of
 adapter.json          the same JSON beside it, for people and other programs; merging does not read it
 
 Tensors are named by their place in the base. `LAYER.lora_A.weight` (rank x inputs) and `LAYER.lora_B.weight`
-(outputs x rank) are added to `LAYER.weight` as alpha / rank * B @ A, PEFT's own convention; any other tensor takes
-the place of the base's tensor of that name (the decoder and joint of `lora_decoder` and `frozen_encoder`).
+(outputs x rank) are added to `LAYER.weight` as alpha / rank * B @ A, PEFT's own convention; where there is a
+`LAYER.lora_magnitude` (outputs), the rows of the sum are then made of that length. `LAYER.ia3_l` (outputs x 1, or
+1 x inputs) multiplies `LAYER.weight` and, of the outputs, `LAYER.bias`. Any other tensor takes the place of the
+base's tensor of that name (the decoder and joint of `lora_decoder` and `frozen_encoder`).
 A safetensors file holds numbers and text alone: nothing in it can run.
 """
 

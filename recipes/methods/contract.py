@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from recipes.models.shape import Shape
 
-MethodName = Literal["full", "frozen_encoder", "decoder_only", "lora", "lora_decoder", "bitfit"]
+MethodName = Literal["full", "frozen_encoder", "decoder_only", "lora", "lora_decoder", "dora", "ia3", "bitfit"]
 LoraTargets = Literal["attention", "attention_and_feed_forward"]
 
 

@@ -24,8 +24,12 @@ MODULES: dict[LoraTargets, tuple[str, ...]] = {
     "attention": ATTENTION,
     "attention_and_feed_forward": ATTENTION + FEED_FORWARD,
 }
-PART_A, PART_B = ".lora_A.weight", ".lora_B.weight"
-_AS_PEFT = {".lora_A.default.weight": PART_A, ".lora_B.default.weight": PART_B}
+PART_A, PART_B, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude"
+_AS_PEFT = {
+    ".lora_A.default.weight": PART_A,
+    ".lora_B.default.weight": PART_B,
+    ".lora_magnitude_vector.default.weight": MAGNITUDE,  # of dora alone
+}
 _FEED_FORWARDS, _WIDER = 2, 4  # a conformer layer has two, each four times as wide inside
 
 
@@ -39,6 +43,7 @@ class Lora(TuningMethod):
     #: About ten times the rate of full fine-tuning is best for LoRA, whatever the task (Schulman et al.,
     #: "LoRA Without Regret", 2025); 3e-4 is that for little audio, and the recipe's rate in the guides we follow.
     learning_rate = 3e-4
+    weight_decomposed: ClassVar[bool] = False
 
     def trained(self, shape: Shape, settings: MethodSettings) -> float:
         """The adapters."""
@@ -64,6 +69,7 @@ class Lora(TuningMethod):
             lora_alpha=settings.lora_alpha,
             lora_dropout=settings.lora_dropout,
             target_modules=list(targets),
+            use_dora=self.weight_decomposed,
         )
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every machine
             torch.manual_seed(settings.seed)
@@ -94,13 +100,18 @@ class Lora(TuningMethod):
 
     def unload(self, model: Any) -> None:
         """Put the base's own layers back in their places, weights untouched."""
-        from peft.tuners.lora import LoraLayer
+        take_out_adapters(model.encoder)
 
-        for name, layer in list(model.encoder.named_modules()):
-            if isinstance(layer, LoraLayer):
-                parent, _, own = name.rpartition(".")
-                setattr(model.encoder.get_submodule(parent), own, layer.get_base_layer())
-        model.encoder.__dict__.pop("peft_config", None)
+
+def take_out_adapters(encoder: Any) -> None:
+    """Every layer that PEFT has wrapped is the base's own again, weights untouched."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in list(encoder.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            parent, _, own = name.rpartition(".")
+            setattr(encoder.get_submodule(parent), own, layer.get_base_layer())
+    encoder.__dict__.pop("peft_config", None)
 
 
 def _plain_name(name: str) -> str:

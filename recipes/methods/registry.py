@@ -5,13 +5,16 @@ from __future__ import annotations
 from recipes.methods.bitfit import BitFit
 from recipes.methods.contract import MethodName, TuningMethod
 from recipes.methods.decoder_only import DecoderOnly
+from recipes.methods.dora import Dora
 from recipes.methods.frozen_encoder import FrozenEncoder
 from recipes.methods.full import Full
+from recipes.methods.ia3 import Ia3
 from recipes.methods.lora import Lora
 from recipes.methods.lora_decoder import LoraDecoder
 
 METHODS: dict[MethodName, TuningMethod] = {
-    method.name: method for method in (Full(), LoraDecoder(), Lora(), FrozenEncoder(), DecoderOnly(), BitFit())
+    method.name: method
+    for method in (Full(), LoraDecoder(), Lora(), Dora(), Ia3(), FrozenEncoder(), DecoderOnly(), BitFit())
 }
 
 

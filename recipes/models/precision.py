@@ -74,7 +74,9 @@ def hold_in_bf16(model: Any) -> None:
         for module in part.modules():
             if isinstance(module, _BatchNorm):
                 module.float()
-    features = model.preprocessor
+    features = getattr(model, "preprocessor", None)
+    if features is None:
+        return
     as_float32 = features.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:

@@ -60,8 +60,9 @@ def test_a_method_trains_what_it_says_and_leaves_a_plain_model_equal_to_the_unme
         assert {"batch_norm", "out", *adapted} <= in_encoder and in_head
         assert found["checkpoint"] == found["tensors"]
     else:
-        assert in_encoder == (adapted if method.startswith("lora") else set())
-        assert bool(in_head) == (method != "lora")
+        adapted = {"linear_k", "linear_v", "linear2"} if method == "ia3" else adapted
+        assert in_encoder == (adapted if METHODS[method].encoder_backward == "inputs" else set())
+        assert bool(in_head) == (method not in ("lora", "dora", "ia3"))
         assert found["checkpoint"] < found["tensors"] / 1.5, "a checkpoint holds what was learned, not the base"
 
 

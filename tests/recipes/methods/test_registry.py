@@ -53,8 +53,9 @@ def test_what_learns_is_a_part_of_the_model_and_fits_where_full_does(name: Metho
 def test_only_fields_of_the_spec_are_read_and_those_of_other_methods_mean_nothing() -> None:
     read = {name for method in METHODS.values() for name in method.reads}
     assert read <= set(FinetuneSpec.model_fields)
-    assert settings_of_others("full") == settings_of_others("frozen_encoder") == read
-    assert settings_of_others("lora") == settings_of_others("lora_decoder") == {"allow_few_biases"}
+    assert settings_of_others("full") == settings_of_others("frozen_encoder") == settings_of_others("ia3") == read
+    for name in ("lora", "lora_decoder", "dora"):
+        assert settings_of_others(name) == {"allow_few_biases"}
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "QLoRA", "prompt-tuning"])
