@@ -35,7 +35,7 @@ class FinetuneSpec(BaseModel):
     method: MethodName | Auto = Field(
         default="full",
         description="full: every weight learns. lora: low-rank adapters on the encoder do, for new voices and "
-        "channels. dora: as lora, nearer to full at the same rank, slower. ia3: a factor for each unit, the least that "
+        "channels. dora: as lora, nearer to full at the same rank, slower. ia3: a factor a unit, the least that "
         "learns. lora_decoder: lora and the whole decoder and joint, for new words too. frozen_encoder: only the "
         "decoder and joint, for new words alone. decoder_only: the same, with a warning. bitfit: the biases alone, "
         "for new channels; few bases have any. What is frozen needs 4 to 6 bytes a parameter instead of 16 and is "
