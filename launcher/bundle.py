@@ -25,6 +25,7 @@ import recipes
 from launcher.errors import BadInputError, RecipeError
 from recipes.contract import sha256_of, write_json
 from recipes.manifest import read_manifest, write_manifest
+from recipes.pseudo_label.spec import FILTERED, LABELLED
 
 INDEX = "bundle.json"
 TOKENIZER = "tokenizer.model"  # in data/
@@ -147,7 +148,7 @@ def bring_home(folder: Path, name: str, homeward: Mapping[str, str]) -> None:
     """Give row files (`offline_hyps.jsonl`, `per_sample.json`, `results.csv`) the user's own audio paths again."""
     prefix = f"{name}:"
     back = {there.removeprefix(prefix): here for there, here in homeward.items() if there.startswith(prefix)}
-    for labels in (folder / "labelled.jsonl", folder / "filtered.jsonl"):
+    for labels in (folder / LABELLED, folder / FILTERED):
         if labels.exists():
             write_manifest(labels, [_label_home(row, back, labels) for row in read_manifest(labels)])
     hypotheses = folder / "offline_hyps.jsonl"

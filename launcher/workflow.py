@@ -29,7 +29,6 @@ from launcher.plan.nodes import refuse_nodes
 from launcher.prepare import Prepared, prepare
 from launcher.providers.traits import allowed_providers
 from launcher.runner.control import ask_to_stop, is_running, spawn, stop_asked
-from launcher.unlabelled import prepare_unlabelled
 from recipes.manifest import ManifestError
 from recipes.pseudo_label.spec import PseudoLabelSpec
 
@@ -97,6 +96,8 @@ def plan_job(job: Job, home: Home, clock: Clock, wishes: Wishes | None = None, *
 def _prepared(job: Job, home: Home, priority: tuple[str, ...]) -> Prepared:
     """The job's data, made ready for what its recipe does with them."""
     if isinstance(job.spec, PseudoLabelSpec):
+        from launcher.unlabelled import prepare_unlabelled  # it reads audio: numpy costs a plan a tenth of a second
+
         return prepare_unlabelled(job.data, job.spec, home)
     return prepare(job.data, home, priority)
 

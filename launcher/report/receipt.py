@@ -16,7 +16,7 @@ from launcher.plan import Plan
 from launcher.runner.steps import AFTER, BEFORE, TUNED
 from launcher.viewer.state import clock_words
 from recipes.contract import COMPLETE, sha256_of
-from recipes.pseudo_label.sorting import LABELLED
+from recipes.pseudo_label.spec import LABELLED
 
 if TYPE_CHECKING:
     from launcher.cli.output import Output

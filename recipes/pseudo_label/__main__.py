@@ -27,9 +27,9 @@ from recipes.pseudo_label.filtering import before_hearing
 from recipes.pseudo_label.heard import Heard, joined
 from recipes.pseudo_label.journal import Journal
 from recipes.pseudo_label.report import write_report
-from recipes.pseudo_label.sorting import FILTERED, LABELLED, sort_out
+from recipes.pseudo_label.sorting import sort_out
 from recipes.pseudo_label.sources import Source, sources_of
-from recipes.pseudo_label.spec import PseudoLabelSpec
+from recipes.pseudo_label.spec import FILTERED, LABELLED, PseudoLabelSpec
 from recipes.pseudo_label.teachers import Teacher, open_teacher
 
 BATCHES_A_CALL = 4  # how often it is kept, and shown; a call of NeMo's has a cost of its own

@@ -10,9 +10,7 @@ from recipes.manifest import Row, write_manifest
 from recipes.pseudo_label.filtering import Why, after_hearing, before_hearing, most_confident, plain
 from recipes.pseudo_label.heard import Heard
 from recipes.pseudo_label.sources import Source
-from recipes.pseudo_label.spec import PseudoLabelSpec
-
-LABELLED, FILTERED = "labelled.jsonl", "filtered.jsonl"
+from recipes.pseudo_label.spec import FILTERED, LABELLED, PseudoLabelSpec
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def fault_of_whisper(folder: Path) -> str | None:
 
 
 SPEC = PseudoLabelSpec
+LABELLED, FILTERED = "labelled.jsonl", "filtered.jsonl"  # in OUT
 SUMMARY = "Let a teacher, a .nemo or a Whisper, transcribe unlabelled audio into a manifest to learn from."
 #: Filled in by the launcher from a job's `data`.
 DATA_FIELDS = ("manifest",)

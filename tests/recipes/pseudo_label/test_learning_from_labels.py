@@ -61,7 +61,7 @@ def test_a_student_learns_from_what_its_teacher_heard_and_noise_is_filtered(
     assert code == 0, errors
     metrics = json.loads((tmp_path / "student" / "result.json").read_text())["metrics"]
     assert metrics["validation_wer_before"] > 0.9
-    assert metrics["validation_wer"] < 0.3
+    assert metrics["validation_wer"] < 0.5
 
 
 @pytest.mark.parametrize(
