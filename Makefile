@@ -18,7 +18,7 @@ help:
 	@echo "make test-ci-cancel   50 CI runs cancelled at random moments of renting, and what the reaper leaves of them"
 	@echo "make test-sentinel   runners killed on rented machines of the simulated cloud, a disk that is full (as root)"
 	@echo "make test-together   training in several processes and on several machines, every kind of base"
-	@echo "make test-methods   a telephone line learned by adapters and by biases, and nothing forgotten"
+	@echo "make test-methods   a telephone line and a new language learned, and nothing forgotten"
 	@echo "make test-labels   every kind of base as a teacher, and a folder labelled on a machine of the simulated cloud (as root)"
 	@echo "make fuzz    hostile files and event streams through the command line (EXAMPLES=1000: more)"
 	@echo "make lint    ruff and mypy"
@@ -81,7 +81,8 @@ test-together: env
 
 # What each way to fine-tune learns (make test has that it trains, merges and resumes).
 test-methods: env
-	LAUNCHER_TEST_METHODS=1 $(VENV)/python -m pytest tests/recipes/finetune/test_phone_line.py
+	LAUNCHER_TEST_METHODS=1 $(VENV)/python -m pytest tests/recipes/finetune/test_phone_line.py \
+	  tests/recipes/finetune/test_second_language.py
 
 # Every kind of base as a teacher, and a whole labelling job (make test has that a student learns from one).
 test-labels: env

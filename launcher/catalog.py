@@ -17,7 +17,8 @@ from launcher.errors import BadInputError, nearest
 # The last word of a setting's name says its unit.
 UNITS = {
     "s": "seconds", "h": "hours", "gb": "GB", "gib": "GiB", "mb": "MB", "hz": "Hz", "db": "dB", "usd": "USD",
-    "steps": "steps", "epochs": "epochs", "rate": "", "fraction": "share of 1", "size": "rows",
+    "steps": "steps", "epochs": "epochs", "pieces": "pieces", "clips": "clips",
+    "rate": "", "fraction": "share of 1", "size": "rows",
 }  # fmt: skip
 
 

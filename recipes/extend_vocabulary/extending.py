@@ -105,7 +105,7 @@ def _made_from(spec: ExtendVocabularySpec, sets: data.Sets) -> str:
     if spec.tokenizer is not None:
         pieces: Any = sha256_of(Path(spec.tokenizer))
     else:
-        pieces = [spec.tokenizer_size, [row.text for row in sets.train]]
+        pieces = [spec.tokenizer_pieces, [row.text for row in sets.train]]
     old = [row.text for row in old_rows(spec, sets)]
     parts = [VERSION, base, spec.vocabulary, pieces, old, spec.proof_clips]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -189,7 +189,7 @@ def _merged(spec: ExtendVocabularySpec, base: bytes, texts: list[str], old_texts
     if spec.tokenizer is not None:
         other = Path(spec.tokenizer).read_bytes()
     else:
-        other = train_tokenizer(texts, spec.tokenizer_size, base)
+        other = train_tokenizer(texts, spec.tokenizer_pieces, base)
     return merge(base, other, old_texts, texts) if spec.vocabulary == "merge" else replace(base, other)
 
 

@@ -30,7 +30,7 @@ class ExtendVocabularySpec(FinetuneSpec):
         default=None,
         description="A SentencePiece .model of the new language; null: one is trained on the training texts.",
     )
-    tokenizer_size: PositiveInt = Field(
+    tokenizer_pieces: PositiveInt = Field(
         default=256,
         description="Pieces of the model that is trained where tokenizer is null: some hundreds for an alphabet near "
         "the base's own, 1,024 and more for another script. Each costs memory in the joint network.",
@@ -79,7 +79,7 @@ class ExtendVocabularySpec(FinetuneSpec):
 
     def shape_in_training(self, base: Shape) -> Shape:
         """The base's shape with as many new pieces as there can be: the joint's memory grows with them."""
-        more = self.tokenizer_size
+        more = self.tokenizer_pieces
         if self.tokenizer is not None:
             with suppress(OSError, NoPieces):  # said where the file is looked at
                 more = len(read_pieces(Path(self.tokenizer).read_bytes()).pieces)

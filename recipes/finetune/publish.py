@@ -114,7 +114,8 @@ def publish(
     metrics = {**result.model_dump(exclude={"status"}), "identity": run.identity, **run.beside.metrics}
     first = [MODEL]
     if adapter:
-        first = [ADAPTER, ADAPTER_CONFIG, MODEL]
+        alone = [ADAPTER, ADAPTER_CONFIG]
+        first = [MODEL, *alone] if run.beside.base_identity else [*alone, MODEL]  # whose base does not come home
         metrics["merged_weights_sha256"] = adapter.merged_weights_sha256
     rest = [INFO, *run.beside.artifacts, HYPOTHESES, CONFIG, ScalarLog.NAME, TRAIN, VALIDATION]
     complete(out, result.status, metrics, [*first, *rest])

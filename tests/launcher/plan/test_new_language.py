@@ -41,7 +41,7 @@ def job_of(folder: Path, spec: str = "", data: str = ", general: m.jsonl") -> Jo
         ("", "", "data.general", "transcribed before and after", "proof_clips: 0"),
         (", tokenizer: gone.model", ", general: m.jsonl", "spec.tokenizer", "cannot be read", "SentencePiece"),
         (", tokenizer: m.jsonl", ", general: m.jsonl", "spec.tokenizer", "not a SentencePiece", "tokenizer.model"),
-        (", tokenizer_sise: 9", ", general: m.jsonl", "spec.tokenizer_sise", "", "tokenizer_size"),
+        (", tokenizer_peices: 9", ", general: m.jsonl", "spec.tokenizer_peices", "", "tokenizer_pieces"),
         (", method: lora", ", general: m.jsonl", "spec.method", "take lora_decoder", ""),
     ],
 )
@@ -65,8 +65,8 @@ def test_more_pieces_are_more_memory_and_the_surgery_is_in_the_time_and_on_the_d
 ) -> None:
     gpu = offer(gpu="A100 80GB", vram=80)
     plain = plan_of(finetune_job(folder), prepared, [gpu]).choice.estimate
-    few = plan_of(job_of(folder, ", tokenizer_size: 64"), prepared, [gpu]).choice.estimate
-    many = plan_of(job_of(folder, ", tokenizer_size: 4096"), prepared, [gpu]).choice.estimate
+    few = plan_of(job_of(folder, ", tokenizer_pieces: 64"), prepared, [gpu]).choice.estimate
+    many = plan_of(job_of(folder, ", tokenizer_pieces: 4096"), prepared, [gpu]).choice.estimate
     given = tokenizer(folder / "new.model", 4096)
     named = plan_of(job_of(folder, f", tokenizer: {given.name}"), prepared, [gpu]).choice.estimate
     assert plain.needs_gb <= few.needs_gb < many.needs_gb == named.needs_gb

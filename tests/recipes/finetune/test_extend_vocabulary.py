@@ -29,7 +29,7 @@ def walk(recipe: Recipe, repo: Path, tmp_path_factory: pytest.TempPathFactory) -
         "general_manifest": str(recipe.data / "general.jsonl"),
         "general_validation_manifest": str(recipe.data / "general_validation.jsonl"),
     }  # fmt: skip
-    spec = recipe.spec(work, **manifests, max_steps=6, validation_interval_steps=3, tokenizer_size=60)
+    spec = recipe.spec(work, **manifests, max_steps=6, validation_interval_steps=3, tokenizer_pieces=60)
     script = repo / "tests" / "recipes" / "finetune" / "walk_vocabulary.py"
     command = [str(recipe.python), str(script), str(work), str(spec), str(recipe.bases)]
     done = subprocess.run(command, env=recipe.environment(), capture_output=True, text=True, timeout=900, check=False)
@@ -83,6 +83,8 @@ def test_a_replaced_vocabulary_keeps_the_rows_of_pieces_that_both_have(walk: Wal
     info = walk[1]["replaced"]
     assert walk[1]["codes"]["replace"] == 0
     assert info["pieces_after"] == info["kept_pieces"] + len(info["new_pieces"]) and info["kept_pieces"] > 10
+    names = [artifact.path for artifact in read_complete(walk[0] / "replace" / "out") or ()]
+    assert names[:2] == ["adapted_model.nemo", "adapter.safetensors"], "an adapter of a base that does not come home"
     assert info["proof_clips"] == 0 and not (walk[0] / "replace/out/vocabulary/proof.jsonl").exists()
 
 

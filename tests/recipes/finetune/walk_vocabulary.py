@@ -155,7 +155,7 @@ found["codes"]["alone"] = train("alone", general_manifest=None, general_validati
 found["codes"]["tdt"] = train("tdt", base=str(BASES / "tdt.nemo"))
 found["codes"]["hybrid"] = train("hybrid", base=str(BASES / "hybrid.nemo"), optimizer="adamw_8bit")
 other = {"vocabulary": "replace", "general_manifest": None, "general_validation_manifest": None}
-found["codes"]["replace"] = train("replace", base=str(BASES / "tdt.nemo"), max_steps=2, **other)
+found["codes"]["replace"] = train("replace", base=str(BASES / "tdt.nemo"), method="frozen_encoder", **other)
 found["models"] = {name: extension(name) for name in ("tdt", "hybrid")}
 found["replaced"] = json.loads((WORK / "replace" / "out" / "vocabulary" / "vocabulary.json").read_text())
 found["resumed"] = resumed()
