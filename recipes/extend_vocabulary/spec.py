@@ -14,7 +14,7 @@ from recipes.finetune.spec import DATA_FIELDS as OF_FINETUNE
 from recipes.finetune.spec import FinetuneSpec, PositiveInt
 from recipes.models.shape import Shape
 
-#: Methods that leave the decoder and joint as they are: the rows of new pieces would never learn.
+#: Methods that leave the decoder and joint as they are: rows of new pieces would never learn.
 _HEADLESS = ("lora", "dora", "ia3", "bitfit")
 
 

@@ -124,6 +124,6 @@ def test_merging_keeps_every_id_and_the_spelling_of_the_old_language(walk: Walk)
 def test_every_method_that_leaves_the_head_alone_is_refused() -> None:
     from recipes.extend_vocabulary.spec import ExtendVocabularySpec
 
-    for method in ("lora", "bitfit"):
+    for method in ("lora", "dora", "ia3", "bitfit"):
         with pytest.raises(ValueError, match="take lora_decoder"):
             ExtendVocabularySpec(method=method, train_manifest="a", validation_manifest="b")
