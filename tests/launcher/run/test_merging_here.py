@@ -44,7 +44,7 @@ class Ground:
         return {"metrics": {"as_trained": self.as_trained}}
 
     def makes(self, artifact: Artifact = MODEL, base: str = "") -> bool:
-        plan = SimpleNamespace(spec={"base": base or str(self.base), "trust_base": "f" * 64})
+        plan = SimpleNamespace(recipe="finetune", spec={"base": base or str(self.base), "trust_base": "f" * 64})
         aboard = SimpleNamespace(candidate=SimpleNamespace(offer=OFFER), host=None)
         make = merging_here.maker(aboard, plan, Mirror(self.home), SystemClock())  # type: ignore[arg-type]
         return make(artifact, self.home / artifact.path)
