@@ -1,16 +1,15 @@
 """What training takes of memory, measured on the real architecture with random weights, against the estimate.
 
-    python bench/memory.py [--seconds 20] [--saved-only] [--method lora] [--optimizer adamw_8bit]
+    python bench/memory.py [--seconds 20] [--only saved|encoder|peaks] [--method lora] [--optimizer adamw_8bit]
 
 Two measurements. "saved": every byte that the encoder keeps for backward, counted tensor by tensor under fake
 tensors (no memory, any length, any batch) in float32 and in bf16 autocast as CUDA does it; the memory.layer_* and
 memory.subsampling_* figures of recipes/constants.toml are solved from it. "peak": real steps (encoder, prediction
 network, joint, TDT loss, optimizer), by resident memory on a CPU (float32) or torch.cuda's own peak on a GPU (bf16);
 each in a process of its own, every method with and without activation checkpointing. "encoder": the encoder's
-forward and backward pass alone, above its weights. Prints estimate against measurement and writes
-bench/results/memory.json.
-Runs itself in the recipe environment. A case that this machine's memory may not hold is left out, and then the kept
-result stays as it is; all of them need 17 GB on a CPU.
+forward and backward pass alone, above its weights. Prints estimate against measurement and puts each row into
+bench/results/memory.json. Runs itself in the recipe environment. A case that this machine's memory may not hold is
+left out; all of them need 17 GB on a CPU.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 from recipes.constants import figure  # noqa: E402
-from recipes.methods.contract import MethodSettings  # noqa: E402
+from recipes.methods.contract import MethodName, MethodSettings  # noqa: E402
 from recipes.methods.registry import METHODS  # noqa: E402
-from recipes.models.memory import training_need  # noqa: E402
+from recipes.models.memory import Need, training_need  # noqa: E402
 from recipes.models.shape import Shape, shape_of  # noqa: E402
 from recipes.optimizers.facts import Saving  # noqa: E402
 
@@ -55,6 +54,7 @@ CASES = (
 )
 
 
+PARTS = ("saved", "encoder", "peaks")
 ENCODER_ALONE = (("full", PLAIN), ("full", AGAIN), ("lora", PLAIN), ("lora", AGAIN))
 
 
@@ -62,9 +62,9 @@ def main() -> int:
     """Measure in child processes of the recipe environment; returns 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--saved-only", action="store_true")
-    parser.add_argument("--method", choices=list(METHODS), help="only its cases; the kept result stays as it is")
-    parser.add_argument("--optimizer", help="only its cases")
+    parser.add_argument("--only", choices=("saved", "encoder", "peaks"), help="one of the three measurements")
+    parser.add_argument("--method", choices=list(METHODS), help="only its peaks")
+    parser.add_argument("--optimizer", help="only its peaks")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -72,52 +72,80 @@ def main() -> int:
         what = {"saved": saved, "peak": peak, "encoder": encoder_alone}
         print(json.dumps(what[asked["what"]](asked)))
         return 0
+    wanted = {given.only} if given.only else {"peaks"} if given.method or given.optimizer else set(PARTS)
+    if "encoder" in wanted:
+        measure_encoder(given.seconds)
+    if "peaks" in wanted:
+        for case in CASES:
+            if given.method in (None, case[1]) and given.optimizer in (None, case[3].optimizer):
+                measure_peak(given.seconds, *case)
+    if "saved" in wanted:
+        found = solved(shape_of(V2))
+        for name, figures in found.items():
+            for figure_name, (here, measured) in figures.items():
+                print(f"{name:5} {figure_name:36} constants {here:>10,.1f}   measured {measured:>10,.1f}")
+        keep(given.seconds, "saved", found)
+    return 0
+
+
+def measure_peak(seconds: float, base: str, method: MethodName, batch: int, saving: Saving) -> None:
+    """Real steps of one case, against the estimate."""
     import psutil  # the launcher's; a child has no need of it
 
-    found: dict[str, Any] = {"seconds": given.seconds, "saved": solved(shape_of(V2)), "peaks": [], "encoder": []}
-    for name, figures in found["saved"].items():
-        for figure_name, (here, measured) in figures.items():
-            print(f"{name:5} {figure_name:36} constants {here:>10,.1f}   measured {measured:>10,.1f}")
-    for base, method, batch, saving in () if given.saved_only else CASES:
-        if given.method not in (None, method) or (given.optimizer not in (None, saving.optimizer)):
-            continue
-        cpu_need = training_need(
-            shape_of(base), method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
-            half=False, on_gpu=False, saving=saving,
+    def need(*, half: bool, on_gpu: bool) -> Need:
+        return training_need(
+            shape_of(base), method, batch, longest_s=seconds, longest_tokens=TOKENS_A_SECOND * seconds, half=half,
+            on_gpu=on_gpu, saving=saving,
         )  # fmt: skip
-        if cpu_need.total * 1e9 > psutil.virtual_memory().available:
-            print(f"{base} {method} batch {batch}: left out, it may need {cpu_need.total:.1f} GB")
-            continue
-        question = {"what": "peak", "base": base, "method": method, "batch": batch, "seconds": given.seconds}
+
+    lean = " again" if saving.activation_checkpointing else ""
+    name = f"{base} {method}{lean} {saving.optimizer} batch {batch}"
+    on_a_cpu = need(half=False, on_gpu=False)
+    if on_a_cpu.total * 1e9 > psutil.virtual_memory().available:
+        print(f"{name}: left out, it may need {on_a_cpu.total:.1f} GB")
+        return
+    row = child({"what": "peak", "base": base, "method": method, "batch": batch, "seconds": seconds,
+                 "saving": asdict(saving)})  # fmt: skip
+    held = need(half=row["half"], on_gpu=row["on_gpu"])
+    bare = held.total / (1 + figure("memory.margin_share"))
+    row |= {"estimate_gb": round(bare, 2), "with_margin_gb": round(held.total, 2),
+            "static_estimate_gb": round(held.static, 2), "ratio": round(bare / row["peak_gb"], 3)}  # fmt: skip
+    keep(seconds, "peaks", row)
+    print(f"{name}: measured {row['peak_gb']:.2f} GB, above the weights {row['above_weights_gb']:.2f}, "
+          f"estimate {bare:.2f} ({row['ratio']:.0%}), with margin {held.total:.2f}", flush=True)  # fmt: skip
+
+
+def measure_encoder(seconds: float) -> None:
+    """The encoder alone, each way beside full fine-tuning in the same run."""
+    full = 0.0
+    for method, saving in ENCODER_ALONE:
+        question = {"what": "encoder", "base": V2, "method": method, "batch": 1, "seconds": seconds}
         row = child(question | {"saving": asdict(saving)})
-        need = training_need(
-            shape_of(base), method, batch, longest_s=given.seconds, longest_tokens=TOKENS_A_SECOND * given.seconds,
-            half=row["half"], on_gpu=row["on_gpu"], saving=saving,
-        )  # fmt: skip
-        bare = need.total / (1 + figure("memory.margin_share"))
-        row |= {"estimate_gb": round(bare, 2), "with_margin_gb": round(need.total, 2),
-                "static_estimate_gb": round(need.static, 2), "ratio": round(bare / row["peak_gb"], 3)}  # fmt: skip
-        found["peaks"].append(row)
-        lean = " again" if saving.activation_checkpointing else ""
-        print(f"{base} {method}{lean} {saving.optimizer} batch {batch}: measured {row['peak_gb']:.2f} GB, above the "
-              f"weights {row['above_weights_gb']:.2f}, estimate {bare:.2f} "
-              f"({row['ratio']:.0%}), with margin {need.total:.2f}", flush=True)  # fmt: skip
-    for method, saving in () if given.saved_only or given.optimizer or given.method else ENCODER_ALONE:
-        question = {"what": "encoder", "base": V2, "method": method, "batch": 1, "seconds": given.seconds}
-        row = child(question | {"saving": asdict(saving)})
-        found["encoder"].append(row)
-        row["of_full"] = round(row["above_weights_gb"] / found["encoder"][0]["above_weights_gb"], 3)
+        full = full or row["above_weights_gb"]
+        row["of_full"] = round(row["above_weights_gb"] / full, 3)
+        keep(seconds, "encoder", row)
         lean = " again" if saving.activation_checkpointing else ""
         print(f"encoder alone, {method}{lean}: {row['above_weights_gb']:.2f} GB above the weights, "
               f"{row['of_full']} of full", flush=True)  # fmt: skip
-    if len(found["peaks"]) == len(CASES):
-        found |= {
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-            "measured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0
+
+
+def keep(seconds: float, part: str, measured: dict[str, Any]) -> None:
+    """Write one measurement into the results, in the place of an earlier one of the same case."""
+    kept = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"seconds": seconds}
+    if kept["seconds"] != seconds:
+        return  # a look at other clips: the results are of one length
+    if part == "saved":
+        kept[part] = measured
+    else:
+        row = measured | {"cpus": os.cpu_count(), "measured_utc": datetime.now(UTC).isoformat(timespec="seconds")}
+        others = [each for each in kept.get(part, []) if _case(each) != _case(row)]
+        kept[part] = sorted([*others, row], key=lambda each: str(_case(each)))
+    kept["python"] = platform.python_version()
+    RESULT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _case(row: dict[str, Any]) -> tuple[Any, ...]:
+    return (row["base"], row["method"], row["batch"], row["device"], tuple(row.get("saving", asdict(PLAIN)).items()))
 
 
 def child(asked: dict[str, Any]) -> dict[str, Any]:
@@ -344,7 +372,7 @@ def peak(asked: dict[str, Any]) -> dict[str, Any]:
     decoder, joint, loss = transducer(shape, on_gpu=on_gpu)
     parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder, "joint": joint}).to(device)
     method = METHODS[asked["method"]]
-    method.prepare(parts, MethodSettings())
+    method.prepare(parts, MethodSettings(allow_few_biases=True))
     if saving.bf16_weights:
         hold_in_bf16(parts)
     checkpoint_activations(encoder, on=saving.activation_checkpointing)

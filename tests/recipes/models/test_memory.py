@@ -12,6 +12,7 @@ from recipes.methods.contract import MethodName
 from recipes.methods.registry import METHODS
 from recipes.models.memory import training_need
 from recipes.models.shape import shape_of
+from recipes.optimizers.facts import Saving
 
 REPO = Path(__file__).resolve().parents[3]
 V2, V3, BIG = "nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3", "nvidia/parakeet-tdt-1.1b"
@@ -53,6 +54,7 @@ def test_the_kept_measurements_lie_close_to_the_estimate_and_under_it_with_its_m
         need = training_need(
             shape_of(row["base"]), row["method"], row["batch"], longest_s=kept["seconds"],
             longest_tokens=4.1 * kept["seconds"], half=row["half"], on_gpu=row["on_gpu"],
+            saving=Saving(**row.get("saving", {})),
         )  # fmt: skip
         assert row["peak_gb"] <= need.total, row
         assert need.total <= 1.30 * row["peak_gb"], row
