@@ -62,3 +62,39 @@ def test_the_new_language_is_learned_and_the_old_one_is_not_forgotten(
     assert found["validation_wer"] <= found["validation_wer_before"] / 2
     assert found["general_wer"] <= found["general_wer_before"] + 0.05
     assert events(tmp_path / "out", "stage")[-1]["name"] in ("major", "converged")
+
+
+@pytest.mark.apt
+def test_english_prompts_stay_and_russian_ones_are_learned_of_recorded_speakers(
+    recipe: Recipe, repo: Path, tmp_path: Path
+) -> None:
+    script = repo / "tests" / "recipes" / "finetune" / "prompts.py"
+    for language, letters in (("en", "a-z'"), ("ru", "а-яё")):
+        command = [recipe.python, script, tmp_path / language, language, letters, 90]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, check=False)
+        if "CannotFetchError" in done.stderr:
+            pytest.skip(done.stderr.strip().splitlines()[-1])
+        assert done.returncode == 0, done.stderr[-3000:]
+    build = [repo / "examples" / "tiny_base" / "build.py", "--kind", "tdt", "--width", 96, "--vocab", 128]
+    build += ["--corpus", tmp_path / "en" / "texts.txt", "--train", tmp_path / "en" / "train.jsonl", "--steps", 1500]
+    command = [recipe.python, *build, "--out", tmp_path / "base.nemo"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=1800)
+    folders = {"": "ru", "general_": "en"}
+    manifests = {
+        f"{of}{part}_manifest": str(tmp_path / folder / f"{part}.jsonl")
+        for of, folder in folders.items() for part in ("train", "validation")
+    }  # fmt: skip
+    manifests["general_manifest"] = manifests.pop("general_train_manifest")
+    spec = recipe.spec(
+        tmp_path, base=str(tmp_path / "base.nemo"), **manifests, tokenizer_pieces=128, max_steps=1000, batch_size=8,
+        learning_rate=2e-3, validation_interval_steps=100, replay_fraction=0.6,
+    )  # fmt: skip
+    command = [str(recipe.python), "-m", "recipes.extend_vocabulary", str(spec), str(tmp_path / "out")]
+    done = subprocess.run(
+        command, env=recipe.environment(), capture_output=True, text=True, timeout=1800, check=False
+    )
+    assert done.returncode == RecipeExit.DONE, done.stderr[-3000:]
+    found = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))["metrics"]
+    assert found["proof_clips"] == 30 and found["proof_identical"]["transducer"] >= 29
+    assert found["validation_wer"] <= found["validation_wer_before"] / 2
+    assert found["general_wer"] <= found["general_wer_before"] + 0.05
