@@ -51,8 +51,10 @@ def run_again(given: dict[str, Any]) -> dict[str, Any]:
             return plain(module, *args, **kwargs)  # noqa: B023
 
         settings = given | {"method": method, "max_steps": 8, "validation_interval_steps": 4}
-        without = train(f"{method}-without", settings, activation_checkpointing=False)
-        with patch.object(activation_checkpointing, "_run_again", counted):
+        every_step = patch("recipes.finetune.watching.PROGRESS_STEPS", 1)  # else a slow machine tells of other steps
+        with every_step:
+            without = train(f"{method}-without", settings, activation_checkpointing=False)
+        with every_step, patch.object(activation_checkpointing, "_run_again", counted):
             again = train(f"{method}-again", settings, activation_checkpointing=True)
         found[method] = {
             "differing": differing(without, again),
