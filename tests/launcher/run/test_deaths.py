@@ -152,13 +152,14 @@ def test_a_run_that_a_killed_launcher_left_before_its_runner_is_taken_on(
 def test_one_job_launched_from_six_shells_at_once_is_one_run_with_one_trainer(
     fast: FastGround, launcher: Launcher
 ) -> None:
-    job = fast.job(STEPS, step_s=0.05)
+    steps = 200  # not over before the last shell has begun, for then that one's run is another
+    job = fast.job(steps, step_s=0.05)
     launcher("plan", job)
     with ThreadPoolExecutor(6) as pool:
         ended = list(pool.map(lambda _: launcher("run", job), range(6)))
     assert {code for code, _, _ in ended} == {0}, [err for _, _, err in ended]
     (run,) = {outcome["run"] for _, outcome, _ in ended}
-    settled_once(fast, launcher, run)
+    settled_once(fast, launcher, run, steps)
     assert fast.starts("finetune") == 1
 
 
