@@ -82,6 +82,7 @@ test-together: env
 # What each way to fine-tune learns (make test has that it trains, merges and resumes).
 test-methods: env
 	LAUNCHER_TEST_METHODS=1 $(VENV)/python -m pytest tests/recipes/finetune/test_phone_line.py \
+	  tests/recipes/finetune/test_new_terms.py \
 	  tests/recipes/finetune/test_second_language.py
 
 # Every kind of base as a teacher, and a whole labelling job (make test has that a student learns from one).

@@ -14,7 +14,7 @@ from recipes.extend_vocabulary.spec import ExtendVocabularySpec
 from recipes.finetune.fitting import Load, wanted_rows_per_step
 from recipes.finetune.plan import Plan, make_plan
 from recipes.finetune.spec import FinetuneSpec
-from recipes.finetune.stream import replayed_rows
+from recipes.finetune.stream import WINDOW_STEPS, replayed_rows
 from recipes.models.shape import Shape, shape_of
 from recipes.models.whisper_shape import WINDOW_S, whisper_shape
 from recipes.pseudo_label.spec import PseudoLabelSpec
@@ -45,8 +45,12 @@ class Workload:
         return self.numbers.total_steps * self.numbers.rows_per_step * self.mean_s if self.numbers else 0.0
 
     def padded_s(self, batch: int) -> float:
-        """Length that a batch is padded to: the expected longest of `batch` clips drawn at random."""
+        """Seconds that a batch is padded to: the longest of `batch` clips drawn at random, or of like length."""
         parts = len(self.lengths_s)
+        if self.finetune and self.finetune.duration_bucketing:
+            rows = self.numbers.rows_per_step if self.numbers else batch
+            wide = batch / (WINDOW_STEPS * max(rows, batch)) * parts  # of a window's sorted rows, in our quantiles
+            return sum(self.lengths_s[min(parts - 1, int(n + wide))] for n in range(parts)) / parts
         return sum(
             length * (((n + 1) / parts) ** batch - (n / parts) ** batch) for n, length in enumerate(self.lengths_s)
         )

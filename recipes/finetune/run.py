@@ -190,7 +190,10 @@ def _finished(run: Run) -> str | None:
 def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
     spec, sets = run.spec, run.sets
     data.warn_of_unknown(sets.train, model, run.warn)
-    stream = Stream(len(sets.train), len(sets.general), _replayed(spec, sets), spec.seed)
+    durations_s = tuple(row.duration_s for row in sets.pool) if spec.duration_bucketing else ()
+    stream = Stream(
+        len(sets.train), len(sets.general), _replayed(spec, sets), spec.seed, durations_s, run.fitting.rows_per_step
+    )
     plan = _plan(run, stream)
     if not torch.cuda.is_available():
         use_cpu_loss(model)

@@ -131,6 +131,10 @@ class FinetuneSpec(BaseModel):
     max_duration_s: PositiveFloat = Field(
         default=20.0, description="Longer training recordings are left out: memory grows with the longest."
     )
+    duration_bucketing: bool = Field(
+        default=False,
+        description="Rows of like length make a step, so that little is padded; which rows meet is less random.",
+    )
     replay_fraction: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] = Field(
         default=0.3,
         description="Share of the rows of each epoch that comes from general_manifest (a fresh seeded draw "

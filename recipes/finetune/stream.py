@@ -3,6 +3,10 @@
 Optimizer step s takes rows [s*E, (s+1)*E) of the stream, E = batch size x accumulation x devices. Halving the batch
 and doubling the accumulation keeps E, so the stream also survives backing off from out of memory; so does a change
 of the number of devices, which take each pass apart: every row of the stream goes to exactly one of them.
+
+With durations, rows of like length make a step (duration bucketing, as Lhotse's samplers do it): a batch is padded to
+its longest row, and padding is computed as if it were speech. Rows are shuffled first, then sorted within windows of
+some steps, and the steps of a window come in random order: an epoch is still every row once.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+WINDOW_STEPS = 64  # whose rows are sorted together: more would mix an epoch less
 
 
 def replayed_rows(target_rows: int, fraction: float) -> int:
@@ -23,13 +29,15 @@ class Stream:
 
     Each epoch holds every target row once and `replayed` general rows, shuffled together. The general rows come
     from a shuffled pass over the whole general set that goes on from epoch to epoch, so that all of it is seen
-    before any of it comes again.
+    before any of it comes again. `durations_s`: of all rows; empty: rows of any length make a step of `step_rows`.
     """
 
     target: int
     general: int
     replayed: int
     seed: int
+    durations_s: tuple[float, ...] = ()
+    step_rows: int = 1
 
     @property
     def epoch_rows(self) -> int:
@@ -40,7 +48,20 @@ class Stream:
         """The rows of one epoch, in order."""
         rows = [*range(self.target), *self._drawn(number)]
         random.Random(f"{self.seed}/epoch/{number}").shuffle(rows)
-        return rows
+        return self._bucketed(rows, number) if self.durations_s else rows
+
+    def _bucketed(self, rows: list[int], number: int) -> list[int]:
+        """The same rows, those of a step of like length; whole steps of the stream, not of the epoch."""
+        size = self.step_rows
+        begun = -number * self.epoch_rows % size  # they end a step that the last epoch began
+        ends = len(rows) - (len(rows) - begun) % size  # what is left begins one that the next epoch ends
+        made, chance = rows[:begun], random.Random(f"{self.seed}/buckets/{number}")
+        for first in range(begun, ends, WINDOW_STEPS * size):
+            window = sorted(rows[first : min(ends, first + WINDOW_STEPS * size)], key=self.durations_s.__getitem__)
+            steps = [window[at : at + size] for at in range(0, len(window), size)]
+            chance.shuffle(steps)
+            made += [row for step in steps for row in step]
+        return made + rows[max(begun, ends) :]
 
     def _drawn(self, number: int) -> Iterator[int]:
         for position in range(number * self.replayed, (number + 1) * self.replayed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -134,6 +135,39 @@ def test_each_epoch_holds_every_target_row_once_and_the_general_rows_take_turns(
         seen.update(replayed)
     counts = [seen[target + i] for i in range(general)]
     assert max(counts) - min(counts) <= 1  # all of it before any of it again
+
+
+@given(st.integers(1, 300), st.integers(1, 30), st.integers(0, 60), st.integers(1, 12), st.integers(0, 400))
+def test_bucketing_keeps_every_epoch_whole_and_a_resume_its_place(
+    target: int, general: int, replayed: int, step: int, done: int
+) -> None:
+    durations = tuple(random.Random(3).uniform(0.2, 20.0) for _ in range(target + general))
+    plain = Stream(target, general, replayed, 5)
+    bucketed = Stream(target, general, replayed, 5, durations, step)
+    for number in range(3):
+        assert sorted(bucketed.epoch(number)) == sorted(plain.epoch(number))
+    rows = list(itertools.chain.from_iterable(bucketed.batches(0, 1, done + 3 * step)))
+    again = Stream(target, general, replayed, 5, durations, step)
+    assert list(itertools.chain.from_iterable(StreamBatches(again, done, step, 3))) == rows[done:]
+
+
+@pytest.mark.parametrize("rows", [2048, 3001])
+def test_bucketing_pays_for_little_padding_and_meets_others_each_epoch(rows: int) -> None:
+    chance = random.Random(1)
+    durations = tuple(min(20.0, chance.lognormvariate(1.3, 0.7)) for _ in range(rows))
+
+    def padded(stream: Stream) -> float:
+        """Seconds computed for each second heard, over three epochs in steps of 16."""
+        steps = list(stream.batches(0, 16, 3 * rows // 16))
+        computed = sum(16 * max(durations[row] for row in step) for step in steps)
+        return computed / sum(durations[row] for step in steps for row in step)
+
+    plain, bucketed = Stream(rows, 0, 0, 5), Stream(rows, 0, 0, 5, durations, 16)
+    assert padded(plain) > 2 > 1.15 > padded(bucketed)
+    company = [{frozenset(step) for step in bucketed.batches(epoch * rows, 16, rows // 16)} for epoch in (0, 1)]
+    assert len(company[0] & company[1]) <= 1
+    order = [durations[step[0]] for step in bucketed.batches(0, 16, 64)]
+    assert order != sorted(order), "steps of a window come in random order"
 
 
 def test_the_seed_decides_the_order() -> None:
