@@ -50,10 +50,16 @@ class Workload:
         if self.finetune and self.finetune.duration_bucketing:
             rows = self.numbers.rows_per_step if self.numbers else batch
             wide = batch / (WINDOW_STEPS * max(rows, batch)) * parts  # of a window's sorted rows, in our quantiles
-            return sum(self.lengths_s[min(parts - 1, int(n + wide))] for n in range(parts)) / parts
+            return sum(self._length_at(n + wide) for n in range(parts)) / parts
         return sum(
             length * (((n + 1) / parts) ** batch - (n / parts) ** batch) for n, length in enumerate(self.lengths_s)
         )
+
+    def _length_at(self, place: float) -> float:
+        """Between two of the quantiles; the last beyond them."""
+        below, last = int(place), len(self.lengths_s) - 1
+        low, high = self.lengths_s[min(below, last)], self.lengths_s[min(below + 1, last)]
+        return low + (place - below) * (high - low)
 
 
 def workload_of(job: Job, prepared: Prepared) -> Workload:

@@ -168,3 +168,16 @@ def test_a_faster_gpu_at_the_same_price_is_never_dearer(one: str, other: str, ho
     job, data = job_of(method="full", batch_size=4), prepared_of(hours)
     slower, faster = (offer_of(gpu.name, 48) for gpu in (a, b))
     assert expected_usd(faster, estimate(job, data, faster)) <= expected_usd(slower, estimate(job, data, slower))
+
+
+def test_layers_that_run_again_cost_time_and_rows_of_like_length_save_it() -> None:
+    varied = replace(prepared_of(), lengths_s=(1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 19.0))
+    fast = offer_of("H100", 80)
+    job = {"method": "full", "max_epochs": 4, "activation_checkpointing": False}
+    plain = estimate(job_of(**job), varied, fast)
+    again = estimate(job_of(**job | {"activation_checkpointing": True}), varied, fast)
+    bucketed = estimate(job_of(**job | {"duration_bucketing": True}), varied, fast)
+    assert 1.1 < again.phases["train"] / plain.phases["train"] < 1.4
+    assert bucketed.phases["train"] < 0.7 * plain.phases["train"]
+    assert again.needs_gb < 0.8 * plain.needs_gb
+    assert again.resolved({"activation_checkpointing": "auto"}) == {"activation_checkpointing": True}
