@@ -178,6 +178,6 @@ def test_layers_that_run_again_cost_time_and_rows_of_like_length_save_it() -> No
     again = estimate(job_of(**job | {"activation_checkpointing": True}), varied, fast)
     bucketed = estimate(job_of(**job | {"duration_bucketing": True}), varied, fast)
     assert 1.1 < again.phases["train"] / plain.phases["train"] < 1.4
-    assert bucketed.phases["train"] < 0.7 * plain.phases["train"]
+    assert bucketed.phases["train"] < 0.8 * plain.phases["train"]
     assert again.needs_gb < 0.8 * plain.needs_gb
     assert again.resolved({"activation_checkpointing": "auto"}) == {"activation_checkpointing": True}
