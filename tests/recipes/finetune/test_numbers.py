@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import random
 import tarfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,7 +20,6 @@ from recipes.finetune.plan import make_plan, plan_warnings
 from recipes.finetune.rules import Stops, Validation, collapsed_share, wer
 from recipes.finetune.spec import DATA_FIELDS, FinetuneSpec
 from recipes.finetune.stopping import TRIM_FILE, TrimRequest
-from recipes.finetune.stream import Stream, StreamBatches, replayed_rows
 
 REQUIRED = {"train_manifest": "train.jsonl", "validation_manifest": "validation.jsonl"}
 
@@ -96,83 +92,6 @@ def test_backing_off_ends_at_one_row_and_never_changes_the_rows_a_step(batch: in
         assert plan.rows_per_step == rows and plan.batch_size <= sizes[-1] / 2
         sizes.append(plan.batch_size)
     assert plan.batch_size == 1
-
-
-# --- order of rows ----------------------------------------------------------------------------------------
-
-
-@given(
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.floats(0, 0.9),
-    st.integers(1, 9),
-    st.integers(0, 200),
-    st.integers(0, 9),
-)
-def test_a_stream_taken_up_anywhere_gives_the_batches_of_an_unbroken_one(
-    target: int, general: int, fraction: float, batch: int, done: int, seed: int
-) -> None:
-    stream = Stream(target, general, replayed_rows(target, fraction), seed)
-    rows = list(itertools.chain.from_iterable(stream.batches(0, 1, done + 5 * batch)))
-    again = Stream(target, general, replayed_rows(target, fraction), seed)
-    taken = list(StreamBatches(again, done, batch, 5))
-    assert list(itertools.chain.from_iterable(taken)) == rows[done:]
-    assert {len(b) for b in taken} == {batch}
-
-
-@given(st.integers(1, 60), st.integers(1, 60), st.floats(0.05, 0.9), st.integers(0, 5))
-def test_each_epoch_holds_every_target_row_once_and_the_general_rows_take_turns(
-    target: int, general: int, fraction: float, seed: int
-) -> None:
-    stream = Stream(target, general, replayed_rows(target, fraction), seed)
-    seen: Counter[int] = Counter()
-    for number in range(4):
-        rows = stream.epoch(number)
-        assert sorted(r for r in rows if r < target) == list(range(target))
-        replayed = [r for r in rows if r >= target]
-        assert len(replayed) == stream.replayed and all(r < target + general for r in replayed)
-        assert abs(len(replayed) / len(rows) - fraction) <= 0.5 / target + 0.01
-        seen.update(replayed)
-    counts = [seen[target + i] for i in range(general)]
-    assert max(counts) - min(counts) <= 1  # all of it before any of it again
-
-
-@given(st.integers(1, 300), st.integers(1, 30), st.integers(0, 60), st.integers(1, 12), st.integers(0, 400))
-def test_bucketing_keeps_every_epoch_whole_and_a_resume_its_place(
-    target: int, general: int, replayed: int, step: int, done: int
-) -> None:
-    durations = tuple(random.Random(3).uniform(0.2, 20.0) for _ in range(target + general))
-    plain = Stream(target, general, replayed, 5)
-    bucketed = Stream(target, general, replayed, 5, durations, step)
-    for number in range(3):
-        assert sorted(bucketed.epoch(number)) == sorted(plain.epoch(number))
-    rows = list(itertools.chain.from_iterable(bucketed.batches(0, 1, done + 3 * step)))
-    again = Stream(target, general, replayed, 5, durations, step)
-    assert list(itertools.chain.from_iterable(StreamBatches(again, done, step, 3))) == rows[done:]
-
-
-@pytest.mark.parametrize("rows", [2048, 3001])
-def test_bucketing_pays_for_little_padding_and_meets_others_each_epoch(rows: int) -> None:
-    chance = random.Random(1)
-    durations = tuple(min(20.0, chance.lognormvariate(1.3, 0.7)) for _ in range(rows))
-
-    def padded(stream: Stream) -> float:
-        """Seconds computed for each second heard, over three epochs in steps of 16."""
-        steps = list(stream.batches(0, 16, 3 * rows // 16))
-        computed = sum(16 * max(durations[row] for row in step) for step in steps)
-        return computed / sum(durations[row] for step in steps for row in step)
-
-    plain, bucketed = Stream(rows, 0, 0, 5), Stream(rows, 0, 0, 5, durations, 16)
-    assert padded(plain) > 2 > 1.15 > padded(bucketed)
-    company = [{frozenset(step) for step in bucketed.batches(epoch * rows, 16, rows // 16)} for epoch in (0, 1)]
-    assert len(company[0] & company[1]) <= 1
-    order = [durations[step[0]] for step in bucketed.batches(0, 16, 64)]
-    assert order != sorted(order), "steps of a window come in random order"
-
-
-def test_the_seed_decides_the_order() -> None:
-    orders = {tuple(Stream(50, 0, 0, seed).epoch(epoch)) for seed in (1, 2) for epoch in (0, 1)}
-    assert len(orders) == 4
 
 
 # --- stopping ---------------------------------------------------------------------------------------------
