@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from recipes.contract import RecipeExit, RecipeFailure
-from recipes.methods.contract import MethodSettings, TuningMethod, still_batch_norms
-from recipes.methods.lora import take_out_adapters
+from recipes.methods.contract import MethodName, MethodSettings, TuningMethod, still_batch_norms
+from recipes.methods.lora import put_in_adapters, take_out_adapters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +22,7 @@ _FACTORS_A_LAYER = 2 + 2 * 4  # in d_model: keys, values, two feed-forwards four
 class Ia3(TuningMethod):
     """For small shifts of voice or channel: a quarter of a million factors of 0.6B, and the least to keep."""
 
-    name = "ia3"
+    name: ClassVar[MethodName] = "ia3"
     summary = "a factor for each key, value and inner unit of the encoder does"
     encoder_backward = "inputs"
     #: Its authors' rate; factors near 1 need larger steps than weights.
@@ -39,19 +38,13 @@ class Ia3(TuningMethod):
 
     def prepare(self, model: Any, settings: MethodSettings) -> None:
         """Freeze the base and put in factors of 1."""
-        from peft import IA3Config, inject_adapter_in_model
+        from peft import IA3Config
 
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        targets = [*KEYS_AND_VALUES, *INNER]
-        try:
-            inject_adapter_in_model(IA3Config(target_modules=targets, feedforward_modules=list(INNER)), model.encoder)
-        except ValueError as error:
-            raise RecipeFailure(
-                RecipeExit.BAD_INPUT,
-                f"method: {self.name}: this base's encoder has none of the layers {', '.join(targets)}: "
-                "take method full or frozen_encoder",
-            ) from error
+        targets = (*KEYS_AND_VALUES, *INNER)
+        config = IA3Config(target_modules=list(targets), feedforward_modules=list(INNER))
+        put_in_adapters(model.encoder, config, self.name, targets)
 
     def before_batch(self, model: Any) -> None:
         """Batch norms keep the base's statistics."""

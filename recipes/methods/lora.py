@@ -59,7 +59,7 @@ class Lora(TuningMethod):
     def prepare(self, model: Any, settings: MethodSettings) -> None:
         """Freeze the base and put the adapters in: they change nothing until they have learned."""
         import torch
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig
 
         for parameter in self.frozen(model):
             parameter.requires_grad_(False)
@@ -73,14 +73,7 @@ class Lora(TuningMethod):
         )
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU: the same on every machine
             torch.manual_seed(settings.seed)
-            try:
-                inject_adapter_in_model(config, model.encoder)
-            except ValueError as error:
-                raise RecipeFailure(
-                    RecipeExit.BAD_INPUT,
-                    f"method: {self.name}: this base's encoder has none of the layers {', '.join(targets)}: "
-                    "take method full or frozen_encoder",
-                ) from error
+            put_in_adapters(model.encoder, config, self.name, targets)
 
     def frozen(self, model: Any) -> list[Any]:
         """The parameters of the base that do not learn."""
@@ -101,6 +94,20 @@ class Lora(TuningMethod):
     def unload(self, model: Any) -> None:
         """Put the base's own layers back in their places, weights untouched."""
         take_out_adapters(model.encoder)
+
+
+def put_in_adapters(encoder: Any, config: Any, method: MethodName, targets: tuple[str, ...]) -> None:
+    """Let PEFT wrap the layers that its config names. RecipeFailure(BAD_INPUT) where the encoder has none of them."""
+    from peft import inject_adapter_in_model
+
+    try:
+        inject_adapter_in_model(config, encoder)
+    except ValueError as error:
+        raise RecipeFailure(
+            RecipeExit.BAD_INPUT,
+            f"method: {method}: this base's encoder has none of the layers {', '.join(targets)}: "
+            "take method full or frozen_encoder",
+        ) from error
 
 
 def take_out_adapters(encoder: Any) -> None:
