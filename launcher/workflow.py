@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # SQLAlchemy costs a fifth of a second: a plan before the fir
     from launcher.cli.output import Output
     from launcher.ledger import Caps, Ledger, Run, Throughput
 
+ALLOW_LIVE = "LAUNCHER_ALLOW_LIVE"  # "1": rent real machines
 CAPS = ("per_run_usd", "per_day_usd", "per_month_usd")
 
 
@@ -233,18 +234,25 @@ def refuse_unrentable(plan: Plan, home: Home, clock: Clock) -> None:
     why = provider.unusable()
     if why is not None:
         raise RefusedError(f"nothing can be rented at {offer.provider} from here: {why} {NOTHING}")
-    refuse_without_layers(offer)
+    refuse_live(offer)
 
 
-def refuse_without_layers(offer: Offer) -> None:
-    """Raise RefusedError where a real machine would be rented with a layer that releases it switched off."""
-    from launcher.providers.live import ENDPOINTS, is_live
+def refuse_live(offer: Offer) -> None:
+    """Raise RefusedError where a real machine would be rented, unless the environment says that this is meant."""
+    from launcher.providers.live import ENDPOINTS, is_live, where
 
     ours = offer.provider in ENDPOINTS or offer.via == "skypilot"  # what a plugin rents, its author answers for
-    if ours and is_live(offer.provider, offer.via) and (off := switched_off()):
+    live = ours and is_live(offer.provider, offer.via)
+    if live and (off := switched_off()):
         raise RefusedError(
             f"nothing real is rented without {' and '.join(off)}: that is for tests. {NOTHING}", key=WITHOUT,
             value=os.environ[WITHOUT], fix=f"unset {WITHOUT}",
+        )  # fmt: skip
+    if live and os.environ.get(ALLOW_LIVE) != "1":
+        raise RefusedError(
+            f"renting at {where(offer.provider)} is not open yet: the layers that release a machine when this "
+            f"computer dies are not all proven. {NOTHING}", key="provider", value=offer.provider,
+            fix=f"Practise with: make rehearse. To rent all the same, and watch it: export {ALLOW_LIVE}=1",
         )  # fmt: skip
 
 
