@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,11 +17,9 @@ from launcher.errors import BadInputError, LauncherError, LedgerError, PendingEr
 from launcher.estimate import Estimator
 from launcher.home import Home
 from launcher.job import Job, load_job
-from launcher.layers import VARIABLE as WITHOUT
-from launcher.layers import switched_off
+from launcher.live_gate import refuse_live
 from launcher.money import ZERO, Usd
 from launcher.offers import Market, ask_market
-from launcher.offers.offer import Offer
 from launcher.plan import Plan, Wishes, make_plan, plan_of
 from launcher.plan.choose import Purse
 from launcher.plan.nodes import refuse_nodes
@@ -36,7 +33,6 @@ if TYPE_CHECKING:  # SQLAlchemy costs a fifth of a second: a plan before the fir
     from launcher.cli.output import Output
     from launcher.ledger import Caps, Ledger, Run, Throughput
 
-ALLOW_LIVE = "LAUNCHER_ALLOW_LIVE"  # "1": rent real machines
 CAPS = ("per_run_usd", "per_day_usd", "per_month_usd")
 
 
@@ -235,25 +231,6 @@ def refuse_unrentable(plan: Plan, home: Home, clock: Clock) -> None:
     if why is not None:
         raise RefusedError(f"nothing can be rented at {offer.provider} from here: {why} {NOTHING}")
     refuse_live(offer)
-
-
-def refuse_live(offer: Offer) -> None:
-    """Raise RefusedError where a real machine would be rented, unless the environment says that this is meant."""
-    from launcher.providers.live import ENDPOINTS, is_live, where
-
-    ours = offer.provider in ENDPOINTS or offer.via == "skypilot"  # what a plugin rents, its author answers for
-    live = ours and is_live(offer.provider, offer.via)
-    if live and (off := switched_off()):
-        raise RefusedError(
-            f"nothing real is rented without {' and '.join(off)}: that is for tests. {NOTHING}", key=WITHOUT,
-            value=os.environ[WITHOUT], fix=f"unset {WITHOUT}",
-        )  # fmt: skip
-    if live and os.environ.get(ALLOW_LIVE) != "1":
-        raise RefusedError(
-            f"renting at {where(offer.provider)} is not open yet: the layers that release a machine when this "
-            f"computer dies are not all proven. {NOTHING}", key="provider", value=offer.provider,
-            fix=f"Practise with: make rehearse. To rent all the same, and watch it: export {ALLOW_LIVE}=1",
-        )  # fmt: skip
 
 
 def refuse_pending(ledger: Ledger, plan: Plan) -> None:
