@@ -17,16 +17,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ci import await_, tagged
+from ci import await_
 from fast import make_ground
 from jobs import REPO, Launcher
-from rented import STEP_S, RentedGround
+from rented import STEP_S, RentedGround, standing_cloud
 
+from launcher.providers.runpod_api import carries
+from tests.cloud import catalog, image
 from tests.cloud.conftest import Standing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 CLOUD = ("--seed", "29")
-TRACKING = "RUNNER_TRACKING_ID"
 PROVIDERS = ("runpod", "brev", "vast") if os.environ.get("LAUNCHER_FAULTS") == "all" else ("runpod", "brev")
 
 
@@ -48,7 +49,7 @@ class Laptop:
         verb = [sys.executable, "-m", "launcher", "--home", str(home), *map(str, args)]
         return subprocess.Popen(
             ["ip", "netns", "exec", self.name, *verb],
-            env={**os.environ, **env, "PYTHONPATH": str(REPO), TRACKING: self.name}, text=True, cwd=home.parent,
+            env={**os.environ, **env, "PYTHONPATH": str(REPO)}, text=True, cwd=home.parent,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -60,10 +61,10 @@ class Laptop:
 
     def forget(self) -> None:
         """Everything that still ran on it is gone: it was shut for long."""
-        while left := list(tagged(self.name)):
+        while left := call("ip", "netns", "pids", self.name).split():
             for pid in left:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(int(pid), signal.SIGKILL)
             time.sleep(0.05)
 
     def remove(self) -> None:
@@ -72,19 +73,22 @@ class Laptop:
             subprocess.run(["ip", *words], check=False, capture_output=True)
 
 
-def call(*words: str) -> None:
+def call(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{words}: {done.stderr}"
+    return done.stdout
 
 
-def shut(cloud: Standing, tmp: Path, provider: str, number: int) -> dict[str, Any]:
+def shut(cloud: Standing, tmp: Path, provider: str, number: int, via: str = "direct") -> dict[str, Any]:
     """One run whose laptop is shut while it trains; what became of it, and what the reaper says once it is open."""
     laptop = Laptop(cloud, number)
     try:
         folder = tmp / provider
         folder.mkdir()
         ground = RentedGround(make_ground(folder / "ground"), Launcher(folder / "home"), cloud)
-        job = ground.job(provider, steps=60, step_s=0.1, name=f"{provider}.yaml")
+        job = ground.job(provider, via, steps=60, step_s=0.1, name=f"{provider}.yaml")
+        if via == "skypilot":
+            catalog.place(ground.launcher.home)
         names = ("RUNPOD_API_BASE_URL", "VAST_URL", "BREV_API_URL", "BREV_PUBLIC_API_URL")
         env = {**ground.env, **dict.fromkeys((*names, "LAUNCHER_SIMULATED_CLOUD_URL"), laptop.url),
                "LAUNCHER_COLLECT_WAIT_S": "5"}  # fmt: skip
@@ -95,7 +99,7 @@ def shut(cloud: Standing, tmp: Path, provider: str, number: int) -> dict[str, An
         assert process.poll() is None, process.communicate()
         laptop.shut()
         (lease,) = ground.ledger.leases()
-        mine = next(row["id"] for row in cloud.bill()["machines"] if row["label"] == lease.label)
+        mine = next(row["id"] for row in cloud.bill()["machines"] if carries(row["label"], lease.label))
         there = partial(inside, ground.launcher.home, lease.run, lease.lease)
         root = f"parakeet/{lease.label}"
         await_(lambda: cloud.billed(mine)["state"] == "terminated" or '"ended"' in there(f"cat {root}/watchdog.json"))
@@ -108,7 +112,8 @@ def shut(cloud: Standing, tmp: Path, provider: str, number: int) -> dict[str, An
         out, err = reap.communicate(timeout=300)
         plan = json.loads((runs / lease.run / "plan.json").read_text())
         chosen = plan["candidates"][plan["chosen"]]
-        return {"reap": json.loads(out), "err": err, "by_itself": by_itself, "watchdog": json.loads(said),
+        return {"left_of_skypilot": list(ground.launcher.home.glob("skypilot/pl-*")),
+                "reap": json.loads(out), "err": err, "by_itself": by_itself, "watchdog": json.loads(said),
                 "left": left, "working": working, "end": cloud.billed(mine)["state"], "named": chosen["released_by"],
                 "usd": Decimal(str(cloud.billed(mine)["usd"])), "charged": ground.ledger.spent(lease.run),
                 "lease": ground.ledger.leases()[0], "ceiling": Decimal(chosen["ceiling"]["usd"])}  # fmt: skip
@@ -124,27 +129,41 @@ def inside(home: Path, run: str, lease: str, script: str) -> str:
     return done.stdout
 
 
+def judge(provider: str, of: dict[str, Any]) -> None:
+    """It ended by the layer that its plan named, inside the ceiling, and our books say what the bill says."""
+    named = of["named"]
+    if provider == "runpod":
+        assert any("box ends itself" in words for words in named)
+        assert of["by_itself"] == "terminated"
+    else:
+        assert any("box timer stops all work" in words for words in named)
+        assert any("reaper" in words for words in named)
+        assert of["by_itself"] == "running"  # it may not end itself: it waits for the reaper
+        assert of["watchdog"]["why"] == "nobody came to collect"
+        assert set(of["left"]) == {"steps", "watchdog.json"}  # no data, no model, no code
+        assert of["working"] == ""
+    (released,) = of["reap"]["released"]
+    assert (of["end"], of["reap"]["pending"], of["reap"]["exit"]) == ("terminated", [], 0), of["err"]
+    if provider != "runpod":
+        assert released["watchdog"]["state"] == "ended"
+    assert str(of["lease"].state) == "released"
+    charged, step = Decimal(of["charged"]), of["lease"].max_usd_per_hour * STEP_S[provider] / 3600
+    # Nobody of ours saw a machine end itself: it is charged up to when it was seen to be gone.
+    assert of["usd"] <= charged + step if provider == "runpod" else abs(charged - of["usd"]) <= step, of
+    assert max(charged, of["usd"]) <= of["ceiling"]
+
+
 def test_it_ends_inside_the_ceiling_by_the_layer_that_the_plan_named(standing: Standing, tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(partial(shut, standing, tmp_path), PROVIDERS, range(len(PROVIDERS))))
     for provider, of in zip(PROVIDERS, found, strict=True):
-        named = of["named"]
-        if provider == "runpod":
-            assert any("box ends itself" in words for words in named)
-            assert of["by_itself"] == "terminated"
-        else:
-            assert any("box timer stops all work" in words for words in named)
-            assert any("reaper" in words for words in named)
-            assert of["by_itself"] == "running"  # it may not end itself: it waits for the reaper
-            assert of["watchdog"]["why"] == "nobody came to collect"
-            assert set(of["left"]) == {"steps", "watchdog.json"}  # no data, no model, no code
-            assert of["working"] == ""
-        (released,) = of["reap"]["released"]
-        assert (of["end"], of["reap"]["pending"], of["reap"]["exit"]) == ("terminated", [], 0), of["err"]
-        if provider != "runpod":
-            assert released["watchdog"]["state"] == "ended"
-        assert str(of["lease"].state) == "released"
-        charged, step = Decimal(of["charged"]), of["lease"].max_usd_per_hour * STEP_S[provider] / 3600
-        # Nobody of ours saw a machine end itself: it is charged up to when it was seen to be gone.
-        assert of["usd"] <= charged + step if provider == "runpod" else abs(charged - of["usd"]) <= step, of
-        assert max(charged, of["usd"]) <= of["ceiling"]
+        judge(provider, of)
+
+
+@pytest.mark.slow("LAUNCHER_FAULTS")
+def test_a_machine_that_skypilot_rented_does_so_too(tmp_path: Path) -> None:
+    """SkyPilot's own server is shut with the laptop that it runs on."""
+    (folder := tmp_path / "cloud").mkdir()
+    with standing_cloud(folder, "--seed", "31", "--layer", str(image.ensure())) as cloud:
+        judge("runpod", found := shut(cloud, tmp_path, "runpod", 0, "skypilot"))
+    assert found["left_of_skypilot"] == []
