@@ -102,6 +102,7 @@ class Estimator:
             batch_size=fitting.batch_size * fitting.devices,
             accumulate_grad_batches=fitting.accumulate,
             activation_checkpointing=fitting.activation_checkpointing,
+            fused_batch_size=fitting.fused_batch_size,
             devices=max(1, fitting.devices // offer.nodes),
             precision=_precision(asked, half=there.half),
             choices=_choices(offer, fitting),

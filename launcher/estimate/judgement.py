@@ -37,6 +37,7 @@ class Estimate(BaseModel):
     accumulate_grad_batches: int = Field(1, description="passes that make a step, resolved")
     devices: int = Field(1, description="GPUs of each machine that train, where they share a step evenly")
     activation_checkpointing: bool = Field(False, description="layers run again in backward, resolved")
+    fused_batch_size: int | None = Field(None, description="rows the joint takes at once; null: as the base says")
     precision: str = Field("32", description="bf16-mixed, bf16-true, 16-mixed or 32: as the recipe takes it there")
     choices: tuple[str, ...] = Field((), description="what `auto` chose here and why, in words")
     transfer_up_gb: float = Field(0.0, description="sent from the machine: artefacts and checkpoints home")
@@ -55,5 +56,6 @@ class Estimate(BaseModel):
             "accumulate_grad_batches": self.accumulate_grad_batches,
             "devices": self.devices,
             "activation_checkpointing": self.activation_checkpointing,
+            "fused_batch_size": self.fused_batch_size,
         }
         return {**spec, **{name: value for name, value in chosen.items() if name in spec}}

@@ -20,6 +20,8 @@ from recipes.optimizers.facts import IN_BACKWARD, Saving
 FEWEST_ROWS, MOST_ROWS = 8, 32  # a step, when auto decides
 AUTO: tuple[MethodName, ...] = ("full", "lora_decoder", "frozen_encoder")  # what learns most comes first
 STEPS_AN_EPOCH = 32  # that auto wants at least: a small set in large batches learns little
+#: The joint takes more rows at once than its base says where no more than this share of the memory is needed for it.
+PLENTY = 0.7
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Fitting:
     why_not: str = ""
     devices: int = 1
     activation_checkpointing: bool = False
+    fused_batch_size: int | None = None  # None: as the base has it
 
     @property
     def rows_per_step(self) -> int:
@@ -115,17 +118,18 @@ def fit(shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine) -> Fitti
     for method, again in tried:
         larger: tuple[int, float] | None = None
         for batch in _sizes(wanted, auto=spec.batch_size == "auto" and spec.optimizer != IN_BACKWARD):
-            needs_gb = _needs(shape, spec, load, machine, method, batch, again=again)
-            if machine.memory_gb is None or needs_gb <= machine.memory_gb:
-                found = Fitting(method, batch, each // batch, needs_gb, (), "", devices, again)
-                return replace(found, words=_words(spec, machine, found, larger, missed))
+            for fused, share in _fused_sizes(shape, spec, machine, batch):
+                needs_gb = _needs(shape, spec, load, machine, method, batch, fused, again=again)
+                if machine.memory_gb is None or needs_gb <= share * machine.memory_gb:
+                    found = Fitting(method, batch, each // batch, needs_gb, (), "", devices, again, fused)
+                    return replace(found, words=_words(spec, machine, found, larger, missed))
             larger = (batch, needs_gb)
         batch, needs_gb = larger or (wanted, 0.0)
         lean = " with activation checkpointing" if again else ""
         missed.append((method, f"{method}{lean} needs {rounded_up(needs_gb):.1f} GB at batch {batch}"))
     hint = ""
     if wanted > 1 and (spec.batch_size != "auto" or spec.optimizer == IN_BACKWARD):
-        smallest = _needs(shape, spec, load, machine, method, 1, again=again)
+        smallest = _needs(shape, spec, load, machine, method, 1, None, again=again)
         fix = "1" if spec.optimizer == IN_BACKWARD else "auto"
         hint = f" ({rounded_up(smallest):.1f} GB at batch 1: batch_size: {fix})"
     why = f"{', '.join(text for _, text in missed)} of {machine.words}{hint}"
@@ -148,12 +152,27 @@ def _sizes(wanted: int, *, auto: bool) -> list[int]:
     return sizes
 
 
+def _fused_sizes(shape: Shape, spec: FinetuneSpec, machine: Machine, batch: int) -> list[tuple[int | None, float]]:
+    """Rows that the joint may take at once (None: as the base has it), largest first; the share of memory for each.
+
+    A base whose joint takes the whole batch is one of `batch` rows.
+    """
+    if spec.fused_batch_size != "auto":
+        return [(spec.fused_batch_size, 1.0)]
+    if shape.kind == "ctc" or not machine.on_gpu or machine.memory_gb is None:
+        return [(None, 1.0)]
+    own = min(batch, shape.fused_batch_size or batch)
+    sizes = sorted({max(1, batch // 2**halvings) for halvings in range(batch.bit_length())} | {own}, reverse=True)
+    return [(None if size == own else size, 1.0 if size <= own else PLENTY) for size in sizes]
+
+
 def _needs(
-    shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, method: MethodName, batch: int, *, again: bool
+    shape: Shape, spec: FinetuneSpec, load: Load, machine: Machine, method: MethodName, batch: int,
+    fused: int | None, *, again: bool,
 ) -> float:
     return training_need(
         shape, method, batch, longest_s=load.longest_s, longest_tokens=load.longest_tokens,
-        half=machine.half, on_gpu=machine.on_gpu, fused_batch_size=spec.fused_batch_size,
+        half=machine.half, on_gpu=machine.on_gpu, fused_batch_size=fused,
         together=machine.devices > 1, settings=spec.method_settings,
         saving=Saving(spec.optimizer, again, spec.asked_precision == "bf16-true"),
     ).total  # fmt: skip
@@ -178,6 +197,8 @@ def _words(
             else "it fits"
         )
         words.append(f"batch {found.batch_size}{passes}: {because}")
+    if found.fused_batch_size and spec.fused_batch_size == "auto":
+        words.append(f"the joint network takes {found.fused_batch_size} of a pass's {found.batch_size} rows at once")
     if found.activation_checkpointing and spec.activation_checkpointing == "auto":
         words.append(f"activation checkpointing, a third more time: {missed[-1][1]} of {machine.words}")
     if found.devices > 1:

@@ -123,6 +123,8 @@ def publish(
         f"{training.step} of {training.plan.total_steps} steps{f' ({reason})' if reason else ''}; validation WER "
         f"{result.validation_wer_before:.3f} → {found:.3f} (step {step})"
     )
+    if not training.method.is_mergeable:
+        line += f"; {run.spec.method} stays beside the base's weights: the model is not merged, NeMo alone reads it"
     return (RecipeExit.STOPPED_AT_LIMIT if stopped else RecipeExit.DONE), line
 
 
@@ -185,7 +187,7 @@ def _info(run: Run, training: Training, facts: ModelFacts, result: info.ResultIn
             **_named(spec),
             **{k: v for k, v in asdict(facts).items() if k != "parameters"},
         ),
-        hyper_parameters=training.plan.as_json() | {"optimizer": "adamw", "schedule": "CosineAnnealing"},
+        hyper_parameters=training.plan.as_json() | {"optimizer": spec.optimizer, "schedule": "CosineAnnealing"},
         settings=spec.model_dump(exclude={*DATA_FIELDS, "base"}),
         data={
             "train": described(sets.train),

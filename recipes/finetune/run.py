@@ -159,7 +159,7 @@ def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting, beside: Bes
     Of batch, accumulation and devices only the rows a step count: another machine may split them otherwise.
     """
     ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder", "devices"}
-    ignored |= {"batch_size", "accumulate_grad_batches", "activation_checkpointing"}
+    ignored |= {"batch_size", "accumulate_grad_batches", "activation_checkpointing", "fused_batch_size"}
     ignored |= {*settings_of_others(fitting.method)}
     settings = spec.model_dump(exclude=ignored)
     settings["rows_per_step"] = fitting.rows_per_step
@@ -197,8 +197,8 @@ def _training(run: Run, model: Any, facts: ModelFacts) -> Training:
     plan = _plan(run, stream)
     if not torch.cuda.is_available():
         use_cpu_loss(model)
-    if spec.fused_batch_size and hasattr(model, "joint"):
-        model.joint.set_fused_batch_size(spec.fused_batch_size)
+    if run.fitting.fused_batch_size and hasattr(model, "joint"):
+        model.joint.set_fused_batch_size(run.fitting.fused_batch_size)
         if not model.joint.fuse_loss_wer:
             model.joint.set_fuse_loss_wer(True, model.loss, model.wer)
     set_greedy_graphs(model, spec.use_cuda_graph_decoder)

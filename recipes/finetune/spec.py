@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recipes.methods.contract import LoraTargets, MethodName, MethodSettings
-from recipes.methods.refused import refusal
+from recipes.methods.refused import OVERRIDES, refusal
 from recipes.optimizers.facts import IN_BACKWARD, OptimizerName, why_not
 
 Auto = Literal["auto"]
@@ -39,8 +39,8 @@ class FinetuneSpec(BaseModel):
         "learns. lora_decoder: lora and the whole decoder and joint, for new words too. frozen_encoder: only the "
         "decoder and joint, for new words alone. decoder_only: the same, with a warning. bitfit: the biases alone, "
         "for new channels; few bases have any. What is frozen needs 4 to 6 bytes a parameter instead of 16 and is "
-        "not forgotten; the result is a plain model all the same. auto: full where it fits, else lora_decoder, else "
-        "frozen_encoder.",
+        "not forgotten; the result is a plain model all the same. linear_adapter: NeMo's own adapters, whose result "
+        "is none: only with allow_linear_adapter. auto: full where it fits, else lora_decoder, else frozen_encoder.",
     )
     lora_rank: int = Field(
         default=16, ge=1, le=512, strict=True,
@@ -59,6 +59,14 @@ class FinetuneSpec(BaseModel):
     )
     allow_few_biases: bool = Field(
         default=False, description="Go on with bitfit where the encoder has no biases (Parakeet 0.6B: 0.03% learn)."
+    )
+    allow_linear_adapter: bool = Field(
+        default=False,
+        description="Take method linear_adapter although its result cannot be merged: no plain model, NeMo alone "
+        "reads it.",
+    )
+    adapter_dim: int = Field(
+        default=32, ge=1, le=4096, strict=True, description="Units in the middle of each adapter of linear_adapter."
     )
     train_manifest: str = Field(min_length=1, description="NeMo manifest of the recordings to learn.")
     validation_manifest: str = Field(
@@ -164,10 +172,11 @@ class FinetuneSpec(BaseModel):
     use_cuda_graph_decoder: bool = Field(
         default=False, description="CUDA graphs in decoding; they break validation on CUDA below 12.6."
     )
-    fused_batch_size: PositiveInt | None = Field(
-        default=None,
-        description="Rows the joint network takes at once: caps the memory of a large vocabulary; null: as "
-        "the base has it.",
+    fused_batch_size: PositiveInt | Auto | None = Field(
+        default="auto",
+        description="Rows the joint network takes at once, of those of a pass: fewer need less memory, more are "
+        "faster; not what is learned. auto: as many as the base says, fewer where memory asks for it, all where "
+        "there is plenty. null: as the base says.",
     )
     allow_unsupported_base: bool = Field(
         default=False, description="Try a base that the table of bases advises against."
@@ -181,10 +190,17 @@ class FinetuneSpec(BaseModel):
     @field_validator("method", mode="before")
     @classmethod
     def _offered(cls, name: object) -> object:
-        reason = refusal(name)
+        reason = refusal(name, OVERRIDES.values())
         if reason is not None:
             raise ValueError(reason)
         return name
+
+    @model_validator(mode="after")
+    def _asked_for_twice(self) -> Self:
+        reason = refusal(self.method, [name for name in OVERRIDES.values() if getattr(self, name)])
+        if reason is not None:
+            raise ValueError(reason)
+        return self
 
     @model_validator(mode="after")
     def _durations_in_order(self) -> Self:
@@ -229,6 +245,7 @@ class FinetuneSpec(BaseModel):
             lora_targets=self.lora_targets,
             lora_dropout=self.lora_dropout,
             allow_few_biases=self.allow_few_biases,
+            adapter_dim=self.adapter_dim,
             seed=self.seed,
         )
 

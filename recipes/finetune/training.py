@@ -15,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from recipes.contract import EventLog, RecipeExit, RecipeFailure, write_json
+from recipes.finetune.backing_off import fall_back
 from recipes.finetune.checkpoints import Checkpoint, Checkpoints
 from recipes.finetune.clock import Clock
 from recipes.finetune.data import Row
@@ -24,12 +25,12 @@ from recipes.finetune.rules import Stops, Validation, collapsed_share, wer
 from recipes.finetune.stopping import TRIM_FILE, StopRequest, TrimRequest
 from recipes.finetune.stream import Stream, StreamBatches
 from recipes.finetune.tensorboard import ScalarLog
-from recipes.finetune.watching import NotFinite, Watch, on_cpu
+from recipes.finetune.watching import Watch, on_cpu, refuse_what_is_not_finite
 from recipes.finetune.world import World
 from recipes.methods.contract import TuningMethod
 from recipes.models.activation_checkpointing import checkpoint_activations
 from recipes.models.decoding import transcribe_files
-from recipes.models.precision import is_out_of_memory, is_unsupported_precision
+from recipes.models.precision import is_out_of_memory
 
 
 @dataclass
@@ -163,7 +164,7 @@ class Training:
             trainer.fit(self.model, train_dataloaders=self._loader())
             return None
         except Exception as error:
-            found = self._fall_back(error)
+            found = fall_back(error, self.plan, self.step, self.method, steps_in_backward=self.steps_in_backward)
             if found is None:
                 raise
             other, words = found
@@ -175,39 +176,6 @@ class Training:
         del trainer, watch
         self._reclaim(reload=self.carried is None)
         return other
-
-    def _fall_back(self, error: Exception) -> tuple[Plan, str] | None:
-        """The plan to go on with after this error, and why; None when it is not one to go on from."""
-        plan = self.plan
-        if is_out_of_memory(error):
-            smaller = None if self.steps_in_backward else plan.smaller()
-            if smaller is None and not plan.activation_checkpointing and self.method.encoder_backward != "none":
-                words = f"out of memory at step {self.step + 1}: going on with activation checkpointing"
-                return replace(plan, activation_checkpointing=True), words
-            if smaller is None:
-                raise RecipeFailure(
-                    RecipeExit.OUT_OF_MEMORY,
-                    f"out of memory at step {self.step + 1} with {_rows(plan.batch_size)} a pass: lower "
-                    "max_duration_s or fused_batch_size, take method lora_decoder or frozen_encoder, a smaller base, "
-                    "or more memory",
-                ) from error
-            words = f"batch size {plan.batch_size} → {smaller.batch_size}, accumulated {smaller.accumulate} times"
-            return smaller, (
-                f"out of memory at step {self.step + 1}: {words}; {plan.rows_per_step} rows a step as before"
-            )
-        if plan.precision == "16-mixed" and isinstance(error, NotFinite):
-            words = f"loss is not finite in 16-mixed at step {self.step + 1}: going on in 32"
-        elif plan.precision not in ("32", "bf16-true") and is_unsupported_precision(error):
-            words = f"{plan.precision} is not supported here ({str(error).splitlines()[0][:120]}): going on in 32"
-        elif isinstance(error, NotFinite):
-            raise RecipeFailure(
-                RecipeExit.DIVERGED,
-                f"diverged: the loss is {error} at step {self.step + 1}. Lower learning_rate, look for wrong "
-                "transcripts, or train in precision 32.",
-            ) from error
-        else:
-            return None
-        return replace(plan.smaller() or plan, precision="32"), words
 
     def _reclaim(self, *, reload: bool) -> None:
         """Free what the failed attempt held; after an error inside an optimizer step also go back to a checkpoint."""
@@ -280,8 +248,9 @@ class Training:
     def validate(self) -> Validation:
         """Decode the validation set, note its WER, keep the weights when they are the best so far.
 
-        Raises RecipeFailure(DIVERGED) when the hypotheses have collapsed.
+        Raises RecipeFailure(DIVERGED) when the hypotheses have collapsed, or a weight is not finite.
         """
+        refuse_what_is_not_finite(self.method.learned(self.model), self.step)
         left = self.clock.enter("validating")
         self.events.emit("phase", name="validating")
         texts = self.decode(self.validation)
@@ -322,7 +291,8 @@ class Training:
             gc.collect()
 
     def save(self, optimizer_state: dict[str, Any]) -> None:
-        """Write the checkpoint of this step."""
+        """Write the checkpoint of this step. Raises RecipeFailure(DIVERGED) where a weight is not finite."""
+        refuse_what_is_not_finite(self.method.learned(self.model), self.step)
         left = self.clock.enter("saving")
         self.events.emit("phase", name="saving")
         state = {
@@ -390,7 +360,3 @@ class Training:
 
     def _warn(self, message: str) -> None:
         self.events.emit("warning", message=message)
-
-
-def _rows(count: int) -> str:
-    return "one row" if count == 1 else f"{count} rows"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from recipes.contract import MEAN_OF_STEPS
+from recipes.contract import MEAN_OF_STEPS, RecipeExit, RecipeFailure
 
 if TYPE_CHECKING:
     from recipes.finetune.training import Training
@@ -128,6 +128,17 @@ class Watch(pl.Callback):  # type: ignore[misc]
             "scheduler": plain(self._trainer.lr_scheduler_configs[0].scheduler.state_dict()),
             "scaler": plugin.state_dict() if getattr(plugin, "scaler", None) is not None else None,
         }
+
+
+def refuse_what_is_not_finite(learned: Mapping[str, torch.Tensor], step: int) -> None:
+    """Raise RecipeFailure(DIVERGED) where a weight is NaN or infinite: no checkpoint, and no model, is made of it."""
+    broken = [name for name, tensor in learned.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise RecipeFailure(
+            RecipeExit.DIVERGED,
+            f"diverged: {len(broken)} of {len(learned)} tensors that learn hold NaN or infinity after step {step}, "
+            f"first {broken[0]}. Lower learning_rate, or train in precision 32.",
+        )
 
 
 def follow(scheduler: Any, place: Callable[[int], float]) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from recipes.models.shape import Shape
 
-MethodName = Literal["full", "frozen_encoder", "decoder_only", "lora", "lora_decoder", "dora", "ia3", "bitfit"]
+MethodName = Literal[
+    "full", "frozen_encoder", "decoder_only", "lora", "lora_decoder", "dora", "ia3", "bitfit", "linear_adapter"
+]
 LoraTargets = Literal["attention", "attention_and_feed_forward"]
 
 
@@ -30,6 +32,7 @@ class MethodSettings:
     lora_targets: LoraTargets = "attention"
     lora_dropout: float = 0.05
     allow_few_biases: bool = False
+    adapter_dim: int = 32
     seed: int = 42
 
     @property
@@ -39,7 +42,7 @@ class MethodSettings:
 
 
 class TuningMethod(ABC):
-    """One way to fine-tune. Every result is a plain model with the base's own keys, whatever was trained."""
+    """One way to fine-tune. A mergeable result is a plain model with the base's own keys, whatever was trained."""
 
     name: ClassVar[MethodName]
     summary: ClassVar[str]
@@ -49,6 +52,8 @@ class TuningMethod(ABC):
     encoder_backward: ClassVar[Literal["weights", "inputs", "none"]]
     #: Whether what was learned is saved alone, too, to be merged into the base anywhere.
     has_adapter: ClassVar[bool] = True
+    #: Whether the result is a plain model of the base's size and keys.
+    is_mergeable: ClassVar[bool] = True
     #: The peak that `learning_rate: auto` means here; None: by the hours of audio (plan.py).
     learning_rate: ClassVar[float | None] = None
     #: What whoever takes this method should know before the first step.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 REFUSED = {
     "qlora": "weights quantized to 4 bits save some 1 GB of a 0.6B model, which is not what fills a GPU, and NeMo "
     "cannot train them. Take lora_decoder (2.4 GB of weights, float32)",
@@ -12,9 +14,18 @@ REFUSED = {
     "linear_adapter": "NeMo's adapters gave NaN losses on TDT and RNNT, and cannot be merged: the result is no plain "
     "model. Take lora",
 }
+#: Those that can be had all the same, by the field of the spec that says so.
+OVERRIDES = {"linear_adapter": "allow_linear_adapter"}
 
 
-def refusal(name: object) -> str | None:
-    """Why a method of this name is not offered, or None for any other name."""
-    reason = REFUSED.get(str(name).lower().replace("-", "_"))
-    return f"{name} is not offered: {reason}." if reason else None
+def refusal(name: object, allowed: Collection[str] = ()) -> str | None:
+    """Why a method of this name is not offered, or None for any other name.
+
+    `allowed`: the fields of OVERRIDES that are set.
+    """
+    method = str(name).lower().replace("-", "_")
+    override = OVERRIDES.get(method)
+    if method not in REFUSED or override in allowed:
+        return None
+    instead = f", or set {override}: true" if override else ""
+    return f"{name} is not offered: {REFUSED[method]}{instead}."

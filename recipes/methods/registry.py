@@ -9,13 +9,16 @@ from recipes.methods.dora import Dora
 from recipes.methods.frozen_encoder import FrozenEncoder
 from recipes.methods.full import Full
 from recipes.methods.ia3 import Ia3
+from recipes.methods.linear_adapter import LinearAdapter
 from recipes.methods.lora import Lora
 from recipes.methods.lora_decoder import LoraDecoder
 
 METHODS: dict[MethodName, TuningMethod] = {
     method.name: method
-    for method in (Full(), LoraDecoder(), Lora(), Dora(), Ia3(), FrozenEncoder(), DecoderOnly(), BitFit())
-}
+    for method in (
+        Full(), LoraDecoder(), Lora(), Dora(), Ia3(), FrozenEncoder(), DecoderOnly(), BitFit(), LinearAdapter(),
+    )
+}  # fmt: skip
 
 
 def settings_of_others(method: MethodName) -> set[str]:

@@ -140,7 +140,8 @@ def _watchdog(copy: Copy, result: Result, env: dict[str, str]) -> None:
     if copy.alive():
         _wait_for_deadline(copy)
         until(lambda: not copy.alive(), AFTER_S if copy.cloud != "brev" else BREV_AFTER_S)
-    _credit(copy, result, "watchdog")
+    # Nothing on a machine of Brev's may end it: one that went had been told to by the runner, just before its death.
+    _credit(copy, result, "watchdog" if copy.cloud != "brev" else "resume")
     _reap(copy, result, env)  # the books
 
 

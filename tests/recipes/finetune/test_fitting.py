@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipes.finetune.fitting import Fitting, Load, Machine, fit, wanted_rows
+from recipes.finetune.fitting import PLENTY, Fitting, Load, Machine, fit, wanted_rows
 from recipes.finetune.spec import FinetuneSpec
 from recipes.models.shape import shape_of
 
@@ -25,8 +25,9 @@ def fitted(gb: float | None, load: Load = LOAD, base: str = V2, **settings: obje
         (80, "full", 32, 1),
         (24, "full", 8, 4),
         (16, "full", 2, 16),
-        (9, "lora_decoder", 2, 16),
-        (6, "lora_decoder", 4, 8),
+        (48, "full", 32, 1),
+        (9, "lora_decoder", 4, 8),
+        (6, "lora_decoder", 8, 4),
         (4.3, "frozen_encoder", 1, 32),
     ],
 )
@@ -42,7 +43,8 @@ def test_auto_says_in_words_what_it_chose_and_why() -> None:
     words = fitted(9).words
     assert words[0].startswith("method lora_decoder: full with activation checkpointing needs ")
     assert "GB at batch 1 of 9.0 GB of GPU memory" in words[0]
-    assert words[1].startswith("batch 2 x 16 accumulated: 4 would need ")
+    assert words[1].startswith("batch 4 x 8 accumulated: 8 would need ")
+    assert words[2] == "the joint network takes 1 of a pass's 4 rows at once"
     assert fitted(4.3).words[0].startswith("method frozen_encoder: lora_decoder with activation checkpointing needs ")
     assert fitted(9, method="frozen_encoder", batch_size=4).words == (), "nothing was left to choose"
 
@@ -72,7 +74,21 @@ def test_layers_run_again_only_where_a_step_does_not_fit_otherwise_and_it_is_sai
     assert told.words == (f"activation checkpointing, a third more time: {told.words[0].partition(': ')[2]}",)
     assert not fitted(6, activation_checkpointing=False).activation_checkpointing
     assert fitted(80, activation_checkpointing=True).activation_checkpointing
-    assert fitted(6, method="frozen_encoder", activation_checkpointing=True).words[-1].startswith("batch")
+    assert fitted(6, method="frozen_encoder", activation_checkpointing=True).words[-2].startswith("batch")
+
+
+def test_the_joint_takes_as_many_rows_at_once_as_there_is_memory_for() -> None:
+    own = shape_of(V2).fused_batch_size
+    assert own == 4
+    roomy, plain, tight = (fitted(gb, method="full", batch_size=8) for gb in (80, 24, 22.4))
+    assert (roomy.fused_batch_size, plain.fused_batch_size, tight.fused_batch_size) == (8, None, 2)
+    assert roomy.needs_gb > plain.needs_gb > tight.needs_gb
+    assert roomy.needs_gb <= PLENTY * 80
+    assert {found.batch_size for found in (roomy, plain, tight)} == {8}
+    asked = fitted(80, method="full", batch_size=8, fused_batch_size=2)
+    assert (asked.fused_batch_size, fitted(80, fused_batch_size=None).fused_batch_size) == (2, None)
+    assert fitted(80, base="nvidia/parakeet-ctc-0.6b").fused_batch_size is None, "it has no joint"
+    assert fitted(None).fused_batch_size is None, "of a CPU's memory nothing is known"
 
 
 def test_a_batch_that_is_a_step_is_not_halved_and_the_largest_models_fit_small_cards() -> None:

@@ -16,6 +16,7 @@ from recipes.methods.registry import METHODS
 
 pytestmark = pytest.mark.nemo
 KINDS = ("biased", "unbiased")
+LAYERS = 2  # of the tiny base
 ALONE = ["adapter.safetensors", "adapter.json"]
 
 
@@ -28,7 +29,8 @@ def walk(recipe: Recipe, repo: Path, tmp_path_factory: pytest.TempPathFactory) -
     spec = recipe.spec(work, base=base, max_steps=24, validation_interval_steps=12)
     script = repo / "tests" / "recipes" / "finetune" / "walk_methods.py"
     command = [str(recipe.python), str(script), str(work), str(spec)]
-    done = subprocess.run(command, env=recipe.environment(), capture_output=True, text=True, timeout=900, check=False)
+    env = recipe.environment()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=2400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return work, json.loads(done.stdout.splitlines()[-1])
 
@@ -40,13 +42,17 @@ def test_a_method_trains_what_it_says_and_leaves_a_plain_model_equal_to_the_unme
 ) -> None:
     found = walk[1]["methods"][f"{method}-{kind}"]
     assert found["biases"] == (34 if kind == "biased" else 12)
-    assert found["identity_before_training"] and found["same_keys"]
+    assert found["identity_before_training"] and found["same_keys"] == METHODS[method].is_mergeable
     assert found["apart"] <= 1e-4 and found["learned"] > 0.01
     assert found["losses"][-1] < found["losses"][0]
     counted, told = found["trainable"]
     assert counted == told
     alone = ALONE if METHODS[method].has_adapter else []
     assert found["artifacts"][: len(alone) + 1] == [*alone, "adapted_model.nemo"]
+    if method == "linear_adapter":
+        assert found["changed"] == [] and all(".adapter_layer." in name for name in found["more_keys"])
+        assert found["checkpoint"] == len(found["more_keys"]) == 4 * LAYERS
+        return
     if method == "bitfit":
         assert all("bias" in name and "norm" not in name for name in found["changed"]), found["changed"]
         assert ("encoder.layers.0.self_attn.linear_q.bias" in found["changed"]) == (kind == "biased")
@@ -106,6 +112,19 @@ def test_bitfit_says_how_little_would_learn_without_biases_and_decoder_only_that
     warned = [event["message"] for event in events(work / "decoder_only-biased", "warning")]
     assert any("take lora_decoder" in message for message in warned)
     assert not any("take lora_decoder" in e["message"] for e in events(work / "frozen_encoder-biased", "warning"))
+
+
+def test_linear_adapter_warns_watches_and_says_that_its_result_is_not_merged(
+    walk: tuple[Path, dict[str, Any]],
+) -> None:
+    work, found = walk
+    warned = [event["message"] for event in events(work / "linear_adapter-biased", "warning")]
+    assert any("NaN" in message and "cannot be merged" in message for message in warned)
+    code, said = found["adapters"]["twice"]
+    assert code == 10 and "this base has such adapters already" in said
+    code, said = found["adapters"]["spoiled"]
+    assert code == 12 and "of 8 tensors that learn hold NaN or infinity after step 1, first encoder.layers.0" in said
+    assert not list((work / "spoiled" / "checkpoints").glob("*/state.pt")), "nothing is kept of such weights"
 
 
 def test_a_run_killed_between_checkpoints_or_out_of_memory_goes_on_with_the_adapter(

@@ -20,6 +20,7 @@ import torch
 from recipes.contract import RESULT, write_json
 from recipes.finetune.__main__ import main as finetune
 from recipes.finetune.spec import FinetuneSpec
+from recipes.finetune.watching import Watch
 from recipes.merge.__main__ import main as merge_main
 from recipes.merge.__main__ import merge
 from recipes.merge.spec import MergeSpec
@@ -93,6 +94,7 @@ def look(method: str, spec: dict[str, Any], out: Path) -> dict[str, Any]:
     return {
         "artifacts": json.loads((out / RESULT).read_text())["artifacts"],
         "same_keys": list(base) == list(merged),
+        "more_keys": sorted(set(merged) - set(base)),
         "identity_before_training": identity,
         "trainable": [trainable, info["parameters"]["trainable"]],
         "losses": losses,
@@ -126,13 +128,38 @@ def refusal(base: str, adapter: Path) -> tuple[int, str]:
     return code, words.getvalue()
 
 
-def few_biases(given: dict[str, Any]) -> tuple[int, str]:
-    """Exit code and words of bitfit on a base without biases."""
-    write_json(WORK / "few.json", given | {"method": "bitfit"})
+def ended(name: str, given: dict[str, Any], **settings: Any) -> tuple[int, str]:
+    """Exit code and words of a run that should not come to its end."""
+    write_json(WORK / f"{name}.json", given | settings)
     with contextlib.redirect_stderr(io.StringIO()) as words:
-        code = finetune([str(WORK / "few.json"), str(WORK / "few")])
+        code = finetune([str(WORK / f"{name}.json"), str(WORK / name)])
     tempfile.tempdir = None
     return code, words.getvalue()
+
+
+@contextlib.contextmanager
+def spoiled_gradient() -> Iterator[None]:
+    """The first gradient of each step is NaN, of a loss that is finite."""
+    as_it_is = Watch.on_before_optimizer_step
+
+    def spoil(self: Watch, trainer: Any, model: Any, optimizer: Any) -> None:
+        as_it_is(self, trainer, model, optimizer)
+        next(p.grad for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+
+    Watch.on_before_optimizer_step = spoil
+    try:
+        yield
+    finally:
+        Watch.on_before_optimizer_step = as_it_is
+
+
+def with_adapters(base: Path, given: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    """What linear_adapter refuses, and how it ends once a weight is NaN."""
+    more = {"method": "linear_adapter", "allow_linear_adapter": True}
+    found = {"twice": ended("twice", given | {"base": str(base)}, **more)}
+    with spoiled_gradient():
+        found["spoiled"] = ended("spoiled", given, **more, checkpoint_interval_steps=1)
+    return found
 
 
 @contextlib.contextmanager
@@ -198,6 +225,7 @@ def main() -> None:
     for name in METHODS:
         for kind, spec in (("biased", biased), ("unbiased", given)):
             more = {"lora_targets": "attention_and_feed_forward"} if kind == "biased" else {"allow_few_biases": True}
+            more |= {"allow_linear_adapter": True} if name == "linear_adapter" else {}
             out = train(f"{name}-{kind}", spec | more, method=name)
             found["methods"][f"{name}-{kind}"] = look(name, spec | more, out)
             if METHODS[name].has_adapter and (kind == "biased" or name == "lora"):
@@ -214,7 +242,8 @@ def main() -> None:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
         found["refused"][name] = refusal(given["base"], file)
-    found["few biases"] = few_biases(given)
+    found["few biases"] = ended("few", given, method="bitfit")
+    found["adapters"] = with_adapters(WORK / "linear_adapter-unbiased" / "adapted_model.nemo", given)
     found["interrupted"] = interrupted(given)
     sys.stdout.write(json.dumps(found) + "\n")
 

@@ -14,11 +14,12 @@ from recipes.finetune.plan import make_plan
 from recipes.finetune.spec import FinetuneSpec
 from recipes.methods import registry
 from recipes.methods.contract import MethodName, MethodSettings
-from recipes.methods.refused import REFUSED, refusal
+from recipes.methods.refused import OVERRIDES, REFUSED, refusal
 from recipes.methods.registry import METHODS, settings_of_others
 from recipes.models.shape import shape_of
 
 BASES = ("nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-ctc-0.6b", "nvidia/parakeet-tdt_ctc-110m")
+ALLOWED = dict.fromkeys(OVERRIDES.values(), True)
 ROOM = Path(registry.__file__).parent
 
 
@@ -30,7 +31,7 @@ def spec(method: str, **settings: object) -> FinetuneSpec:
 
 def test_the_registry_the_spec_and_the_modules_name_the_same_methods() -> None:
     assert set(METHODS) == set(get_args(MethodName))
-    assert all(spec(name).method == name for name in (*METHODS, "auto"))
+    assert all(spec(name, **ALLOWED).method == name for name in (*METHODS, "auto"))
     assert set(AUTO) < set(METHODS)
     told = FinetuneSpec.model_fields["method"].description or ""
     for name, method in METHODS.items():
@@ -46,7 +47,7 @@ def test_what_learns_is_a_part_of_the_model_and_fits_where_full_does(name: Metho
     assert 0 < trained <= shape.parameters
     assert (trained == shape.parameters) == (name == "full")
     load, machine = Load(5000, 20.0, 100), Machine(48, half=True, on_gpu=True)
-    found, full = (fit(shape, spec(asked, batch_size=4), load, machine) for asked in (name, "full"))
+    found, full = (fit(shape, spec(asked, batch_size=4, **ALLOWED), load, machine) for asked in (name, "full"))
     assert found.fits and found.method == name and found.needs_gb <= full.needs_gb
 
 
@@ -55,15 +56,23 @@ def test_only_fields_of_the_spec_are_read_and_those_of_other_methods_mean_nothin
     assert read <= set(FinetuneSpec.model_fields)
     assert settings_of_others("full") == settings_of_others("frozen_encoder") == settings_of_others("ia3") == read
     for name in ("lora", "lora_decoder", "dora"):
-        assert settings_of_others(name) == {"allow_few_biases"}
+        assert settings_of_others(name) == {"allow_few_biases", "allow_linear_adapter", "adapter_dim"}
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "QLoRA", "prompt-tuning"])
 def test_what_is_not_offered_is_refused_by_name_with_the_reason_and_what_to_take_instead(name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name} is not offered: .* Take lora"):
         spec(name)
-    assert not set(REFUSED) & set(METHODS)
+    assert set(REFUSED) & set(METHODS) == set(OVERRIDES)
     assert refusal("lore") is None, "a misspelling is not a refusal"
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_what_can_be_had_all_the_same_says_how(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"or set {OVERRIDES[name]}: true"):
+        spec(name)
+    assert spec(name, **{OVERRIDES[name]: True}).method == name
+    assert spec("lora", **{OVERRIDES[name]: True}).method == "lora"
 
 
 def test_the_settings_of_lora_come_out_as_numbers() -> None:
