@@ -224,5 +224,5 @@ def _judge(copy: Copy, result: Result) -> None:
     if (left := [one.label for one in copy.lodgings() if one.exists or one.processes()]) and not open_leases:
         result.faults.append(f"SkyPilot's home or server was left: {', '.join(left)}")
     keys = list((copy.root / "runs" / copy.run / "keys").rglob("key"))
-    if keys and not open_leases and result.rescued_by == LAYER["resume"]:
+    if keys and not open_leases and result.rescued_by == "L0" and result.case.rescue != "watchdog":
         result.faults.append("the lease's ssh key was left")
