@@ -35,7 +35,7 @@ from launcher.environment import recipe_python  # noqa: E402
 SIMULATION = "SIMULATION: a practice cloud on this computer. Nothing is rented, and nothing costs anything."
 CAPS = {"per_run_usd": 5, "per_day_usd": 5, "per_month_usd": 5, "max_usd_per_hour": 2.5}
 PYTHON_THERE = "usr/local/bin/python"  # as an image would bring it: `setup` of sky/*.yaml finds it on the path
-NEVER_PASSED = ("LAUNCHER_ALLOW_LIVE", "LAUNCHER_LEDGER", "LAUNCHER_HOME", "LAUNCHER_CONFIRM", "LAUNCHER_MAX_COST")
+NEVER_PASSED = ("LAUNCHER_LEDGER", "LAUNCHER_HOME", "LAUNCHER_CONFIRM", "LAUNCHER_MAX_COST")
 
 
 def main() -> int:

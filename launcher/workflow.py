@@ -17,7 +17,7 @@ from launcher.errors import BadInputError, LauncherError, LedgerError, PendingEr
 from launcher.estimate import Estimator
 from launcher.home import Home
 from launcher.job import Job, load_job
-from launcher.live_gate import refuse_live
+from launcher.live_gate import refuse_without_layers
 from launcher.money import ZERO, Usd
 from launcher.offers import Market, ask_market
 from launcher.plan import Plan, Wishes, make_plan, plan_of
@@ -230,7 +230,7 @@ def refuse_unrentable(plan: Plan, home: Home, clock: Clock) -> None:
     why = provider.unusable()
     if why is not None:
         raise RefusedError(f"nothing can be rented at {offer.provider} from here: {why} {NOTHING}")
-    refuse_live(offer)
+    refuse_without_layers(offer)
 
 
 def refuse_pending(ledger: Ledger, plan: Plan) -> None:

@@ -31,7 +31,7 @@ def rehearse(repo: Path, folder: Path, python: Path, *words: str) -> subprocess.
     env = os.environ | {
         "LAUNCHER_RECIPE_PYTHON": str(python), "LAUNCHER_CACHE": str(repo / ".cache"), "CI": "",
         "LAUNCHER_DOWNLINK_MBPS": "0.05",  # so slow that it pays to merge a model of 2 MB here
-        "LAUNCHER_ALLOW_LIVE": "1", "VAST_URL": "http://127.0.0.1:9",  # of a user's shell: neither may matter
+        "VAST_URL": "http://127.0.0.1:9",  # of a user's shell: it may not matter
     }  # fmt: skip
     argv = [sys.executable, str(repo / "examples" / "rehearse.py"), "--dir", str(folder), "--steps", "20", *words]
     return subprocess.Popen(argv, cwd=repo, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A real machine is not rented by accident: refused before anybody is asked for a YES, with the reason."""
+"""A real machine is rented with all that releases it in force, or refused before anybody is asked for a YES."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import pytest
 from fast import FastGround
 from jobs import Launcher
 from paid import PaidGround, offer
+
+from launcher.errors import RefusedError
+from launcher.layers import VARIABLE as WITHOUT
+from launcher.live_gate import refuse_without_layers
+from launcher.money import Usd
+from launcher.offers.offer import Offer
+from launcher.providers.live import ENDPOINTS
 
 BUDGETS = """default: b
 budgets: {b: {per_run_usd: 5, per_day_usd: 5, per_month_usd: 5, max_usd_per_hour: 2, providers: [runpod],
@@ -23,28 +30,28 @@ def ground(fast: FastGround, launcher: Launcher) -> PaidGround:
     return made
 
 
-@pytest.mark.parametrize(("url", "allowed"), [("", ""), ("https://api.runpod.io", ""), ("", "yes")])
-def test_renting_at_a_live_endpoint_is_refused_and_nothing_is_reserved(
-    ground: PaidGround, tmp_path: Path, url: str, allowed: str
+@pytest.mark.parametrize("provider", ["runpod", "vast", "brev"])
+@pytest.mark.parametrize("without", ["", "reaper", "sentinel,watchdog"])
+def test_a_real_machine_is_rented_with_every_layer_or_not_at_all(
+    provider: str, without: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = ground.fast.job(text="resources: {providers: [runpod], via: direct}\n")
-    code, outcome, err = ground.run(
-        "run", job, "--offers", ground.offers_file, "--confirm", "YES", "--max-cost", "3", HOME=str(tmp_path),
-        RUNPOD_API_KEY="planted-0123456789", RUNPOD_API_BASE_URL=url, LAUNCHER_ALLOW_LIVE=allowed,
-    )  # fmt: skip
-    said = json.dumps(outcome)
-    assert code == 4, err
-    assert "is not open yet" in said
-    assert "LAUNCHER_ALLOW_LIVE=1" in said
-    assert "make rehearse" in said
-    ground.assert_nothing_happened()
+    monkeypatch.delenv(ENDPOINTS[provider][0], raising=False)
+    monkeypatch.setenv(WITHOUT, without)
+    real = Offer(provider=provider, offer_id="x", gpu="L40S", count=1, vram_gb=48, usd_per_hour=Usd("0.86"))
+    if not without:
+        refuse_without_layers(real)
+        return
+    with pytest.raises(RefusedError, match="nothing real is rented without"):
+        refuse_without_layers(real)
+    monkeypatch.setenv(ENDPOINTS[provider][0], "http://127.0.0.1:1")
+    refuse_without_layers(real)  # a simulation
 
 
 def test_nothing_real_is_rented_with_a_layer_switched_off(ground: PaidGround, tmp_path: Path) -> None:
     job = ground.fast.job(text="resources: {providers: [runpod], via: direct}\n")
     code, outcome, err = ground.run(
         "run", job, "--offers", ground.offers_file, "--confirm", "YES", "--max-cost", "3", HOME=str(tmp_path),
-        RUNPOD_API_KEY="planted-0123456789", RUNPOD_API_BASE_URL="", LAUNCHER_ALLOW_LIVE="1",
+        RUNPOD_API_KEY="planted-0123456789", RUNPOD_API_BASE_URL="",
         LAUNCHER_WITHOUT="watchdog,sentinel",
     )  # fmt: skip
     assert code == 4, err
