@@ -125,7 +125,9 @@ def alone(ours: Ours) -> tuple[str, float]:
     """A machine at work with nobody of ours alive outside of it: (which, its deadline)."""
     run, process = ours.begin_short(ours.job(step_s=1.0, steps=3600), SHORT_S)
     machine = ours.side.first(process)
-    until(lambda: ours.side.inside(machine, "ls /tmp/trace.jsonl 2>/dev/null"))
+    until(lambda: process.poll() is not None or ours.side.inside(machine, "ls /tmp/trace.jsonl 2>/dev/null"))
+    if process.poll() is not None:  # on a busy machine SkyPilot takes longer than so short a run leaves it
+        raise RuntimeError(f"the runner ended with {process.poll()} before anything worked: play it with --jobs 1")
     ours.kill_all(run)
     return machine, ours.deadline(run)
 
