@@ -156,8 +156,10 @@ def test_a_transfer_that_is_cut_is_gone_on_with(ground: RentedGround, when: str)
 
 
 def test_a_host_that_dies_in_training_is_released_and_its_work_goes_on_elsewhere(ground: RentedGround) -> None:
-    process = ground.start("run", ground.job("vast", steps=60, step_s=0.2), *YES, LAUNCHER_LINE_PATIENCE_S="15")
+    process = ground.start("run", ground.job("vast", steps=150, step_s=0.2), *YES, LAUNCHER_LINE_PATIENCE_S="15")
     run = at(ground, process, 20)
+    file = ground.launcher.home / "runs" / run / "events.jsonl"
+    until(lambda: '"kind": "kept"' in file.read_text())  # a checkpoint is here
     (machine,) = [row["id"] for row in ground.machines()]
     ground.cloud.fault("host_death", machine=machine)
     out, err = process.communicate(timeout=300)
@@ -165,7 +167,6 @@ def test_a_host_that_dies_in_training_is_released_and_its_work_goes_on_elsewhere
     assert (process.returncode, outcome["state"]) == (0, "settled"), (outcome, err)
     assert len(ground.machines()) == 2
     ground.assert_all_released(run, outcome["usd"]["ceiling"])
-    file = ground.launcher.home / "runs" / run / "events.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     begun = [row["message"] for row in rows if str(row.get("message", "")).startswith("begins after step")]
     assert begun[0] == "begins after step 0"
