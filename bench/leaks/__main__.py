@@ -129,8 +129,9 @@ def keep(row: Row, held: dict[str, Any]) -> None:
         return
     kept[row.key] = {**kept.get(row.key, {}), "done": row.done, "rule": row.rule, "watch_s": row.watch_s, **played}
     ordered = {row.key: kept[row.key] for row in ROWS if row.key in kept}
-    RESULT.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_table(ordered, RESULT.with_suffix(".md"))
+    text = json.dumps(ordered, indent=1, ensure_ascii=False).replace(f"{ROOT}/", "")  # what SkyPilot said names it
+    RESULT.write_text(text + "\n", encoding="utf-8")
+    write_table(json.loads(text), RESULT.with_suffix(".md"))
 
 
 if __name__ == "__main__":
