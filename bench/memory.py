@@ -1,6 +1,6 @@
 """What training takes of memory, measured on the real architecture with random weights, against the estimate.
 
-    python bench/memory.py [--seconds 20] [--only saved|encoder|peaks] [--method lora] [--optimizer adamw_8bit]
+    python bench/memory.py [--seconds 20] [--only PART] [--base B] [--method M] [--optimizer O]
 
 Two measurements. "saved": every byte that the encoder keeps for backward, counted tensor by tensor under fake
 tensors (no memory, any length, any batch) in float32 and in bf16 autocast as CUDA does it; the memory.layer_* and
@@ -8,8 +8,8 @@ memory.subsampling_* figures of recipes/constants.toml are solved from it. "peak
 network, joint, TDT loss, optimizer), by resident memory on a CPU (float32) or torch.cuda's own peak on a GPU (bf16);
 each in a process of its own, every method with and without activation checkpointing. "encoder": the encoder's
 forward and backward pass alone, above its weights. Prints estimate against measurement and puts each row into
-bench/results/memory.json. Runs itself in the recipe environment. A case that this machine's memory may not hold is
-left out; all of them need 17 GB on a CPU.
+bench/results/memory.json and memory.md. Runs itself in the recipe environment. A case that this machine's memory may
+not hold is left out; all of them need 17 GB on a CPU.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
+from bench.inside.memory_table import table  # noqa: E402
 from recipes.constants import figure  # noqa: E402
 from recipes.methods.contract import MethodName  # noqa: E402
 from recipes.methods.registry import METHODS  # noqa: E402
@@ -62,16 +63,22 @@ def main() -> int:
     """Measure in child processes of the recipe environment; returns 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--only", choices=("saved", "encoder", "peaks"), help="one of the three measurements")
+    parser.add_argument("--only", choices=(*PARTS, "estimates"),
+                        help="one of the three measurements; estimates: set what was measured beside today's")
+    parser.add_argument("--base", choices=sorted({case[0] for case in CASES}), help="only its peaks")
     parser.add_argument("--method", choices=list(METHODS), help="only its peaks")
     parser.add_argument("--optimizer", help="only its peaks")
     given = parser.parse_args()
-    wanted = {given.only} if given.only else {"peaks"} if given.method or given.optimizer else set(PARTS)
+    some = given.base or given.method or given.optimizer
+    wanted = {given.only} if given.only else {"peaks"} if some else set(PARTS)
+    if "estimates" in wanted:
+        estimate_again()
     if "encoder" in wanted:
         measure_encoder(given.seconds)
     if "peaks" in wanted:
         for case in CASES:
-            if given.method in (None, case[1]) and given.optimizer in (None, case[3].optimizer):
+            some = (given.base, given.method, given.optimizer)
+            if all(one in (None, its) for one, its in zip(some, (case[0], case[1], case[3].optimizer), strict=True)):
                 measure_peak(given.seconds, *case)
     if "saved" in wanted:
         found = solved(shape_of(V2))
@@ -86,27 +93,44 @@ def measure_peak(seconds: float, base: str, method: MethodName, batch: int, savi
     """Real steps of one case, against the estimate."""
     import psutil  # the launcher's; a child has no need of it
 
-    def need(*, half: bool, on_gpu: bool) -> Need:
-        return training_need(
-            shape_of(base), method, batch, longest_s=seconds, longest_tokens=TOKENS_A_SECOND * seconds, half=half,
-            on_gpu=on_gpu, saving=saving,
-        )  # fmt: skip
-
     lean = " again" if saving.activation_checkpointing else ""
     name = f"{base} {method}{lean} {saving.optimizer} batch {batch}"
-    on_a_cpu = need(half=False, on_gpu=False)
+    on_a_cpu = need_of(seconds, base, method, batch, saving, half=False, on_gpu=False)
     if on_a_cpu.total * 1e9 > psutil.virtual_memory().available:
         print(f"{name}: left out, it may need {on_a_cpu.total:.1f} GB")
         return
     row = child({"what": "peak", "base": base, "method": method, "batch": batch, "seconds": seconds,
                  "saving": asdict(saving)})  # fmt: skip
-    held = need(half=row["half"], on_gpu=row["on_gpu"])
-    bare = held.total / (1 + figure("memory.margin_share"))
-    row |= {"estimate_gb": round(bare, 2), "with_margin_gb": round(held.total, 2),
-            "static_estimate_gb": round(held.static, 2), "ratio": round(bare / row["peak_gb"], 3)}  # fmt: skip
+    row |= estimated(seconds, row)
     keep(seconds, "peaks", row)
     print(f"{name}: measured {row['peak_gb']:.2f} GB, above the weights {row['above_weights_gb']:.2f}, "
-          f"estimate {bare:.2f} ({row['ratio']:.0%}), with margin {held.total:.2f}", flush=True)  # fmt: skip
+          f"estimate {row['estimate_gb']:.2f} ({row['ratio']:.0%}), with margin {row['with_margin_gb']:.2f}",
+          flush=True)  # fmt: skip
+
+
+def estimated(seconds: float, row: dict[str, Any]) -> dict[str, float]:
+    """What the estimate says today of a case that was measured, without its margin and with it."""
+    held = need_of(seconds, row["base"], row["method"], row["batch"], Saving(**row["saving"]),
+                   half=row["half"], on_gpu=row["on_gpu"])  # fmt: skip
+    bare = held.total / (1 + figure("memory.margin_share"))
+    return {"estimate_gb": round(bare, 2), "with_margin_gb": round(held.total, 2),
+            "static_estimate_gb": round(held.static, 2), "ratio": round(bare / row["peak_gb"], 3)}  # fmt: skip
+
+
+def need_of(seconds: float, base: str, method: MethodName, batch: int, saving: Saving, *, half: bool,
+            on_gpu: bool) -> Need:  # fmt: skip
+    """The estimate of one case."""
+    return training_need(
+        shape_of(base), method, batch, longest_s=seconds, longest_tokens=TOKENS_A_SECOND * seconds, half=half,
+        on_gpu=on_gpu, saving=saving,
+    )  # fmt: skip
+
+
+def estimate_again() -> None:
+    """Set each kept measurement beside today's estimate; measures nothing."""
+    kept = json.loads(RESULT.read_text(encoding="utf-8"))
+    kept["peaks"] = [row | estimated(kept["seconds"], row) for row in kept["peaks"]]
+    write(kept)
 
 
 def measure_encoder(seconds: float) -> None:
@@ -135,7 +159,13 @@ def keep(seconds: float, part: str, measured: dict[str, Any]) -> None:
         others = [each for each in kept.get(part, []) if _case(each) != _case(row)]
         kept[part] = sorted([*others, row], key=lambda each: str(_case(each)))
     kept["python"] = platform.python_version()
+    write(kept)
+
+
+def write(kept: dict[str, Any]) -> None:
+    """The results, and their table."""
     RESULT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    RESULT.with_suffix(".md").write_text(table(kept), encoding="utf-8")
 
 
 def _case(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -183,7 +183,7 @@ def peak(asked: dict[str, Any]) -> dict[str, Any]:
     process -= sum(p.numel() * p.element_size() for p in encoder.parameters())
     saving = Saving(**asked["saving"])
     decoder, joint, loss = transducer(shape, on_gpu=on_gpu)
-    parts = torch.nn.ModuleDict({"encoder": encoder, "decoder": decoder, "joint": joint}).to(device)
+    parts = model_of(encoder=encoder, decoder=decoder, joint=joint).to(device)
     method = METHODS[asked["method"]]
     method.prepare(parts, MethodSettings(allow_few_biases=True))
     if saving.bf16_weights:
@@ -213,6 +213,24 @@ def peak(asked: dict[str, Any]) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parts.parameters()),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
     }  # fmt: skip
+
+
+def model_of(**parts: Any) -> Any:
+    """The parts of a model, with what NeMo's whole one has to put its own adapters in."""
+    import torch
+    from nemo.collections.asr.modules.conformer_encoder import ConformerEncoderAdapter
+    from omegaconf import OmegaConf
+
+    class Parts(torch.nn.ModuleDict):
+        cfg = OmegaConf.create({"encoder": {}})
+
+        def replace_adapter_compatible_modules(self, *, verbose: bool) -> None:
+            self["encoder"].__class__ = ConformerEncoderAdapter
+
+        def add_adapter(self, name: str, cfg: Any) -> None:
+            self["encoder"].add_adapter(name.partition(":")[2], cfg)
+
+    return Parts(parts)
 
 
 def encoder_alone(asked: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +279,9 @@ def optimizer_of(saving: Saving, parameters: list[Any]) -> Any:
 
 
 def bytes_of(tensor: Any) -> int:
-    """Of a tensor, or of the tensors that one in 8 bits is made of; tables shared by all are not counted."""
+    """Of a tensor, or of the tensors that one in 8 bits is made of; shared tables and numbers are not counted."""
+    if isinstance(tensor, int):
+        return 0
     parts = getattr(tensor, "tensor_attrs", None)
     if parts is None:
         return int(tensor.numel() * tensor.element_size())
