@@ -51,6 +51,7 @@ class RecipeExit(IntEnum):
     DIVERGED = 12  # NaN, or collapse to blank/UNK
     STOPPED_AT_LIMIT = 13  # with a usable checkpoint
     GATE_SAID_NO = 14
+    DISK_FULL = 15  # what was whole before is whole still
 
 
 class RecipeFailure(Exception):  # noqa: N818  (an ending, not always an error: STOPPED_AT_LIMIT)

@@ -6,12 +6,14 @@ import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from recipes.contract import COMPLETE, EventLog, RecipeExit, RecipeFailure
+from recipes.room import full_disk
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
@@ -55,9 +57,13 @@ def main(kind: type[Spec], work: Callable[[Spec, Path, EventLog], None], argv: S
         events = EventLog(out)
         (out / COMPLETE).unlink(missing_ok=True)
         work(spec, out, events)
-    except RecipeFailure as ending:
+    except Exception as error:
+        ending = error if isinstance(error, RecipeFailure) else full_disk(error, out)
+        if ending is None:
+            raise
         print(ending.message, file=sys.stderr)  # noqa: T201
         if events is not None:
-            events.emit("failure", code=int(ending.code), message=ending.message)
+            with suppress(OSError):  # a full disk
+                events.emit("failure", code=int(ending.code), message=ending.message)
         return int(ending.code)
     return int(RecipeExit.DONE)

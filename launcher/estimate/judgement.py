@@ -57,5 +57,6 @@ class Estimate(BaseModel):
             "devices": self.devices,
             "activation_checkpointing": self.activation_checkpointing,
             "fused_batch_size": self.fused_batch_size,
+            "measure_batch_size": spec.get("batch_size") == "auto",
         }
         return {**spec, **{name: value for name, value in chosen.items() if name in spec}}

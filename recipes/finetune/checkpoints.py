@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.contract import sha256_of, write_json
+from recipes.room import full_disk
 
 STATE, SIDECAR = "state.pt", "checkpoint.json"
 
@@ -41,10 +42,21 @@ class Checkpoints:
     def save(self, kind: str, step: int, write: Callable[[Path], None], notes: dict[str, Any]) -> Checkpoint:
         """Let `write` fill a file, then make it a checkpoint in one rename; prune what `keep` no longer wants.
 
-        A crash at any moment leaves the checkpoints as they were, or with the new one.
+        A crash at any moment leaves the checkpoints as they were, or with the new one; an error gives back the room
+        that it took, and is a RecipeFailure (disk full) where there was too little.
         """
+        part = self.folder / f".part-{kind}-{step:08d}"
+        try:
+            return self._save(part, kind, step, write, notes)
+        except Exception as error:
+            failure = full_disk(error, self.folder)
+            shutil.rmtree(part, ignore_errors=True)
+            raise failure or error from error
+
+    def _save(
+        self, part: Path, kind: str, step: int, write: Callable[[Path], None], notes: dict[str, Any]
+    ) -> Checkpoint:
         name = f"{kind}-{step:08d}"
-        part = self.folder / f".part-{name}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         write(part / STATE)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from recipes.contract import read_events
+from recipes.contract import read_events, sha256_of
+from recipes.finetune.checkpoints import SIDECAR, STATE, Checkpoints
 
 WORDS = [
     "turn",
@@ -131,3 +132,25 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
 def steps_done(out: Path) -> int:
     """The last step that the events tell of."""
     return max((int(event["step"]) for event in events(out, "progress")), default=0)
+
+
+def whole_checkpoints(out: Path) -> list[str]:
+    """The checkpoints that OUT holds, each looked at: `step-00000010`; a part of one counts as one that is torn."""
+    held = Checkpoints(out / "checkpoints", 99)  # clears what a kill left
+    kept = [path for path in sorted(held.folder.iterdir()) if path.is_dir()]
+    torn = [line for kind in ("step", "best") for line in held.newest(kind)[1]]
+    assert torn == [] and all(sha256_of(path / STATE) == sha_told(path) for path in kept), (torn, kept)
+    return [path.name for path in kept]
+
+
+def sha_told(checkpoint: Path) -> str:
+    """What a checkpoint's own note says of its file."""
+    return str(json.loads((checkpoint / SIDECAR).read_text(encoding="utf-8"))["sha256"])
+
+
+def ended(out: Path) -> tuple[str, str]:
+    """Status and reason of a run that failed and left no success behind."""
+    assert not (out / "COMPLETE.json").exists() and not list(out.glob("*.nemo"))
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert result["artifacts"] == []
+    return result["status"], result["metrics"]["reason"]

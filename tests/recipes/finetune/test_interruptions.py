@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from finetune_harness import Recipe, events, steps_done, wait_for
+from finetune_harness import Recipe, ended, events, steps_done, wait_for, whole_checkpoints
 
 from recipes.contract import RecipeExit, damaged, read_complete
 
@@ -140,6 +142,85 @@ def test_a_loss_that_is_not_finite_ends_as_diverged_without_a_model(recipe: Reci
     assert not (tmp_path / "out" / "COMPLETE.json").exists()
     assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "diverged"
     shutil.rmtree(tmp_path / "out")
+
+
+#: The loss of step argv[3] is not a number.
+NAN_AT = """
+import sys
+from nemo.collections.asr.models import EncDecCTCModelBPE
+from recipes.finetune.__main__ import main
+step = EncDecCTCModelBPE.training_step
+def training_step(self, batch, number):
+    loss = step(self, batch, number)
+    if self.trainer.global_step == int(sys.argv[3]) - 1:
+        loss["loss"] = loss["loss"] * float("nan")
+    return loss
+EncDecCTCModelBPE.training_step = training_step
+sys.exit(main(sys.argv[1:3]))
+"""
+
+#: Before the checkpoint of step argv[3] is written, another program fills the disk to all but so many bytes.
+FILLS = """
+import errno, os, sys, torch
+from recipes.finetune.__main__ import main
+whole, filler = torch.save, os.environ["FILLER"]
+def save(state, path):
+    if f"part-step-{int(sys.argv[3]):08d}" in str(path):
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+        os.truncate(filler, max(0, os.path.getsize(filler) - int(sys.argv[4])))
+    whole(state, path)
+torch.save = save
+sys.exit(main(sys.argv[1:3]))
+"""
+
+
+def test_a_loss_that_is_nan_at_some_step_keeps_the_checkpoint_before_it_and_goes_on_from_there(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    spec, out = recipe.spec(tmp_path, checkpoint_interval_steps=5), tmp_path / "out"
+    code, errors = recipe.run(spec, out, 13, script=NAN_AT)
+    assert code == RecipeExit.DIVERGED, errors
+    status, reason = ended(out)
+    assert status == "diverged" and "the loss is nan at step 13" in reason
+    assert [name for name in whole_checkpoints(out) if name.startswith("step")] == ["step-00000005", "step-00000010"]
+    code, errors = recipe.run(spec, out)
+    assert code == RecipeExit.DONE, errors
+    assert [e["message"] for e in events(out, "note")][-1] == "resumed from the checkpoint of step 10"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a small disk")
+@pytest.mark.parametrize("left", [300_000, 0])
+def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before_it_and_goes_on_where_there_is_room(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
+    try:
+        monkeypatch.setenv("FILLER", str(disk / "filler"))
+        spec, out = recipe.spec(tmp_path, checkpoint_interval_steps=5), disk / "out"
+        code, errors = recipe.run(spec, out, 15, left, script=FILLS)
+        assert code == RecipeExit.DISK_FULL, errors
+        assert len(errors.strip().splitlines()) == 1 and "no room left to write: 0.0" in errors, errors
+        status, reason = ended(out)
+        assert status == "disk_full" and "of 0.1 GB are free" in reason and "make room and start it again" in reason
+        kept = [name for name in whole_checkpoints(out) if name.startswith("step")]
+        assert kept == ["step-00000005", "step-00000010"]
+        assert [event["code"] for event in events(out, "failure")] == [RecipeExit.DISK_FULL]
+        (disk / "filler").unlink()
+        code, errors = recipe.run(spec, out)
+        assert code == RecipeExit.DONE, errors
+        assert [e["message"] for e in events(out, "note")][-1] == "resumed from the checkpoint of step 10"
+        listed = read_complete(out)
+        assert listed is not None and not damaged(out, listed)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_out_of_memory_halves_the_batch_until_it_fits_and_keeps_the_rows_a_step(
