@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from recipes.extend_vocabulary.spec import ExtendVocabularySpec
 from recipes.finetune.fitting import Load, wanted_rows_per_step
 from recipes.finetune.plan import Plan, make_plan
 from recipes.finetune.spec import FinetuneSpec
-from recipes.finetune.stream import WINDOW_STEPS, replayed_rows
+from recipes.finetune.stream import WINDOW_STEPS, bucket_count, replayed_rows
 from recipes.models.shape import Shape, shape_of
 from recipes.models.whisper_shape import WINDOW_S, whisper_shape
 from recipes.pseudo_label.spec import PseudoLabelSpec
@@ -46,20 +48,20 @@ class Workload:
 
     def padded_s(self, batch: int) -> float:
         """Seconds that a batch is padded to: the longest of `batch` clips drawn at random, or of like length."""
-        parts = len(self.lengths_s)
+        parts, buckets = len(self.lengths_s), 1
         if self.finetune and self.finetune.duration_bucketing:
             rows = self.numbers.rows_per_step if self.numbers else batch
-            wide = batch / (WINDOW_STEPS * max(rows, batch)) * parts  # of a window's sorted rows, in our quantiles
-            return sum(self._length_at(n + wide) for n in range(parts)) / parts
-        return sum(
-            length * (((n + 1) / parts) ** batch - (n / parts) ** batch) for n, length in enumerate(self.lengths_s)
-        )
+            steps = min(self.load.epoch_rows // max(rows, 1), WINDOW_STEPS)
+            buckets = min(bucket_count(steps), parts)
+        edges = [number * parts // buckets for number in range(buckets + 1)]
+        drawn = [_longest_s(self.lengths_s[low:high], batch) for low, high in itertools.pairwise(edges)]
+        return sum(drawn) / buckets
 
-    def _length_at(self, place: float) -> float:
-        """Between two of the quantiles; the last beyond them."""
-        below, last = int(place), len(self.lengths_s) - 1
-        low, high = self.lengths_s[min(below, last)], self.lengths_s[min(below + 1, last)]
-        return low + (place - below) * (high - low)
+
+def _longest_s(lengths_s: Sequence[float], batch: int) -> float:
+    """The expected longest of `batch` clips, each of any of these lengths, ascending and equally likely."""
+    parts = len(lengths_s)
+    return sum(length * (((n + 1) / parts) ** batch - (n / parts) ** batch) for n, length in enumerate(lengths_s))
 
 
 def workload_of(job: Job, prepared: Prepared) -> Workload:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from recipes.contract import RESULT, EventLog, RecipeExit, RecipeFailure, write_json
+from recipes.contract import EventLog, RecipeExit, RecipeFailure
 from recipes.entry import load_spec
 from recipes.finetune.beside import Beside
 from recipes.finetune.data import Sets, load_sets
@@ -20,6 +20,7 @@ from recipes.finetune.places import place_of
 from recipes.finetune.spec import FinetuneSpec
 from recipes.models.opening import check_base
 from recipes.models.quiet import import_nemo_quietly
+from recipes.room import full_disk, last_words
 
 #: Makes of a spec what is trained: given OUT of this machine, the data and where to say what happens. Called once the
 #: input is known to be good and NeMo is there, in every process that trains.
@@ -55,12 +56,13 @@ class Command:
                 return lead(place, out, self.name)
             started = True
             code, line = self._work(spec, out, out)
-        except RecipeFailure as failure:
+        except Exception as error:
+            failure = error if isinstance(error, RecipeFailure) else full_disk(error, out)
+            if failure is None:
+                raise
             code, line = failure.code, failure.message
             if started:
-                EventLog(out).emit("failure", code=int(code), message=line)
-                status = code.name.lower()
-                write_json(out / RESULT, {"status": status, "metrics": {"reason": line}, "artifacts": []})
+                last_words(out, int(code), line)
         print(f"{self.name}: {line}", file=sys.stderr)  # noqa: T201
         return int(code)
 
@@ -95,11 +97,12 @@ class Command:
             own = out if rank == 0 else out / ASIDE / str(rank)
             code, line = self._work(self.read_spec(spec), own, out, several=True)
             ending = Ending("done", int(code), line)
-        except RecipeFailure as failure:
-            ending = Ending("failed", int(failure.code), failure.message)
         except BeginAgain as smaller:
             ending = Ending("again", 1, str(smaller), smaller.settings)
         except Exception as error:  # noqa: BLE001  (said, and the process ended: its own end may wait for the others)
+            failure = error if isinstance(error, RecipeFailure) else full_disk(error, out)
+            if failure is not None:
+                mine.end(Ending("failed", int(failure.code), failure.message))
             traceback.print_exc()
             words = str(error).strip().partition("\n")[0][:300]
             ending = Ending("crashed", 1, f"{who} failed ({type(error).__name__}: {words}): the others were ended")

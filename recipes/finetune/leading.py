@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from recipes.contract import RESULT, EventLog, RecipeExit, write_json
+from recipes.contract import EventLog
 from recipes.finetune.crew import WORDS_S, Crew
 from recipes.finetune.line import Ending, cause
 from recipes.finetune.meeting import Guest, Head
 from recipes.finetune.places import Place, free_port
+from recipes.room import last_words
 
 LOOK_S = 0.1
 #: How long another machine waits for the head's word after its own processes failed.
@@ -56,10 +57,7 @@ def lead(place: Place, out: Path, recipe: str = "finetune") -> int:
     except OSError as error:
         ending = Ending("failed", 1, f"the machines of this job cannot meet: {error}")
     if ending.kind != "done" and events is not None:
-        events.emit("failure", code=ending.code, message=ending.line)
-        known = ending.code in set(RecipeExit)
-        status = RecipeExit(ending.code).name.lower() if known else "failed"
-        write_json(out / RESULT, {"status": status, "metrics": {"reason": ending.line}, "artifacts": []})
+        last_words(out, ending.code, ending.line)
     print(f"{recipe}: {ending.line}", file=sys.stderr)  # noqa: T201
     return ending.code
 

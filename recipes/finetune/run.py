@@ -30,6 +30,7 @@ from recipes.finetune.checkpoints import Checkpoints
 from recipes.finetune.clock import Clock
 from recipes.finetune.fitting import Fitting, Load, Machine, fit
 from recipes.finetune.line import AGAIN
+from recipes.finetune.measuring import Meter, measured, meter
 from recipes.finetune.plan import Plan, make_plan, plan_warnings
 from recipes.finetune.publish import optimizer_config, publish, write_config
 from recipes.finetune.rules import Stops, wer
@@ -50,6 +51,7 @@ from recipes.models.quiet import cpu_threads
 from recipes.models.shape import shape_of
 from recipes.optimizers.build import register
 from recipes.optimizers.facts import IN_BACKWARD
+from recipes.room import WORK, reserve
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Run:
     @property
     def work(self) -> Path:
         """Scratch files: gone when the run is done, never artefacts."""
-        return self.out / ".work"
+        return self.out / WORK
 
     def warn(self, message: str) -> None:
         """One line that a person should see."""
@@ -106,12 +108,16 @@ def finetune(
     for name in (COMPLETE, RESULT):
         (out / name).unlink(missing_ok=True)
     scratch_in(run.work / "scratch")
+    reserve(run.work)
     model = open_model(spec.base, is_path=spec.base_is_path, trusted=spec.trust_base)
     facts = facts_of(model)
     method = METHODS[fitting.method]
     base_digest = weights_digest(model.state_dict()) if method.has_adapter and world.is_first else None
     training = _training(run, model, facts)
     stop.arm()
+    if by := _to_measure(spec, world):
+        training.plan, words = measured(training, sets.pool, by)
+        events.emit("note", message=words)
     newest, passed_over = training.checkpoints.newest("step")
     for line in passed_over:
         run.warn(line)
@@ -131,6 +137,12 @@ def finetune(
     if training.plan.schedule:
         write_config(run, training, facts)  # as many steps as were made
     return publish(run, training, facts, general_before, reason, base_digest)
+
+
+def _to_measure(spec: FinetuneSpec, world: World) -> Meter | None:
+    """What measures a batch here; None where it was asked for, or where several devices would have to agree."""
+    guessed = spec.batch_size == "auto" or spec.measure_batch_size
+    return meter() if guessed and world.size == 1 and spec.optimizer != IN_BACKWARD else None
 
 
 def _fitting(spec: FinetuneSpec, sets: data.Sets, world: World) -> Fitting:
@@ -159,7 +171,8 @@ def _identity(spec: FinetuneSpec, sets: data.Sets, fitting: Fitting, beside: Bes
     Of batch, accumulation and devices only the rows a step count: another machine may split them otherwise.
     """
     ignored = {*DATA_FIELDS, "base", "num_workers", "keep_checkpoints", "use_cuda_graph_decoder", "devices"}
-    ignored |= {"batch_size", "accumulate_grad_batches", "activation_checkpointing", "fused_batch_size"}
+    ignored |= {"batch_size", "accumulate_grad_batches", "measure_batch_size"}
+    ignored |= {"activation_checkpointing", "fused_batch_size"}
     ignored |= {*settings_of_others(fitting.method)}
     settings = spec.model_dump(exclude=ignored)
     settings["rows_per_step"] = fitting.rows_per_step

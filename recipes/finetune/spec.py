@@ -96,6 +96,11 @@ class FinetuneSpec(BaseModel):
         "1024) or, where they do not fit in memory, a part of them, the rest accumulated: a step is the same rows on "
         "every machine.",
     )
+    measure_batch_size: bool = Field(
+        default=False,
+        description="On a GPU, try passes of more and of fewer rows than batch_size first, and take the most that "
+        "fit; a step stays the same rows. auto does so by itself; the launcher sets this where it put an estimate.",
+    )
     accumulate_grad_batches: int = Field(
         default=1, ge=1, le=10_000, strict=True, description="Forward passes that make one optimizer step."
     )
@@ -106,8 +111,9 @@ class FinetuneSpec(BaseModel):
     )
     learning_rate: PositiveFloat | Auto = Field(
         default="auto",
-        description="Peak of the cosine schedule; auto: 3e-5 below 20 h of training audio, 1e-4 above, 3e-4 for "
-        "lora and lora_decoder. Tiny models need an explicit 1e-3 to 4e-3.",
+        description="Peak of the cosine schedule; auto: 3e-5 below 20 h of training audio, 1e-4 above; 3e-4 for "
+        "lora, dora, lora_decoder and bitfit, 1e-3 for linear_adapter, 3e-3 for ia3. Tiny models need an "
+        "explicit 1e-3 to 4e-3.",
     )
     warmup_steps: Annotated[int, Field(ge=0, le=10**9, strict=True)] | Auto = Field(
         default="auto", description="Steps of linear warm-up; auto: 2% of the steps, at least 5."
@@ -140,8 +146,9 @@ class FinetuneSpec(BaseModel):
         default=20.0, description="Longer training recordings are left out: memory grows with the longest."
     )
     duration_bucketing: bool = Field(
-        default=False,
-        description="Rows of like length make a step, so that little is padded; which rows meet is less random.",
+        default=True,
+        description="Rows of like length make a step, so that little is padded and computed for nothing; which rows "
+        "meet is less random. An epoch of fewer than eight steps is left to chance. false: all of it.",
     )
     replay_fraction: Annotated[float, Field(ge=0, le=0.9, allow_inf_nan=False)] = Field(
         default=0.3,

@@ -6,7 +6,8 @@ of the number of devices, which take each pass apart: every row of the stream go
 
 With durations, rows of like length make a step (duration bucketing, as Lhotse's samplers do it): a batch is padded to
 its longest row, and padding is computed as if it were speech. Rows are shuffled first, then sorted within windows of
-some steps, and the steps of a window come in random order: an epoch is still every row once.
+some steps; a window is cut into buckets of a few steps each, in which chance says which rows meet, and the steps of a
+window come in random order. An epoch is still every row once, and one of few steps is a single bucket: all chance.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 WINDOW_STEPS = 64  # whose rows are sorted together: more would mix an epoch less
+BUCKET_STEPS = 4  # of rows of like length that are shuffled together: fewer would let the same rows meet each epoch
 
 
 def replayed_rows(target_rows: int, fraction: float) -> int:
     """General rows to draw an epoch so that they make up `fraction` of it: f / (1 - f) x target rows, rounded."""
     return round(fraction / (1 - fraction) * target_rows)
+
+
+def bucket_count(steps: int) -> int:
+    """Buckets that a window of so many steps is cut into: of BUCKET_STEPS each or a little more, at least one."""
+    return max(1, steps // BUCKET_STEPS)
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,22 @@ class Stream:
         made, chance = rows[:begun], random.Random(f"{self.seed}/buckets/{number}")
         for first in range(begun, ends, WINDOW_STEPS * size):
             window = sorted(rows[first : min(ends, first + WINDOW_STEPS * size)], key=self.durations_s.__getitem__)
-            steps = [window[at : at + size] for at in range(0, len(window), size)]
+            steps = self._steps(window, chance)
             chance.shuffle(steps)
             made += [row for step in steps for row in step]
         return made + rows[max(begun, ends) :]
+
+    def _steps(self, window: list[int], chance: random.Random) -> list[list[int]]:
+        """Steps of rows of like length, from the sorted rows of a window."""
+        size = self.step_rows
+        count = len(window) // size
+        buckets = bucket_count(count)
+        made = []
+        for number in range(buckets):
+            bucket = window[number * count // buckets * size : (number + 1) * count // buckets * size]
+            chance.shuffle(bucket)
+            made += [bucket[at : at + size] for at in range(0, len(bucket), size)]
+        return made
 
     def _drawn(self, number: int) -> Iterator[int]:
         for position in range(number * self.replayed, (number + 1) * self.replayed):

@@ -196,14 +196,24 @@ class Training:
 
     def _trainer(self) -> tuple[pl.Trainer, Watch]:
         plan, watch = self.plan, Watch(self)
-        trainer = pl.Trainer(
+        trainer = self.lightning([watch], max_steps=plan.total_steps, accumulate_grad_batches=plan.accumulate)
+        self.model.set_trainer(trainer)
+        config = OmegaConf.create(self.optim)
+        config.sched.max_steps = plan.planned_steps
+        self.model.setup_optimization(config)
+        return trainer, watch
+
+    def lightning(self, callbacks: list[pl.Callback], **limits: Any) -> pl.Trainer:
+        """A trainer for the plan as it is now, the model's layers ready for it."""
+        precision = self.plan.precision
+        checkpoint_activations(self.model.encoder, on=self.plan.activation_checkpointing)
+        return pl.Trainer(
             **self.world.trainer_settings(),
+            **limits,
             accelerator="auto",
-            max_steps=plan.total_steps,
             max_epochs=1,  # of the stream, which has no end
-            accumulate_grad_batches=plan.accumulate,
             gradient_clip_val=self.gradient_clip_val or None,
-            precision={"32": "32-true", "bf16-true": "32-true"}.get(plan.precision, plan.precision),  # we cast
+            precision={"32": "32-true", "bf16-true": "32-true"}.get(precision, precision),  # we cast
             limit_val_batches=0,
             num_sanity_val_steps=0,
             log_every_n_steps=10**9,  # NeMo decodes a training batch at each log step: ours validates instead
@@ -213,14 +223,8 @@ class Training:
             enable_model_summary=False,
             use_distributed_sampler=False,
             benchmark=False,
-            callbacks=[watch],
+            callbacks=callbacks,
         )
-        self.model.set_trainer(trainer)
-        checkpoint_activations(self.model.encoder, on=plan.activation_checkpointing)
-        config = OmegaConf.create(self.optim)
-        config.sched.max_steps = plan.planned_steps
-        self.model.setup_optimization(config)
-        return trainer, watch
 
     def place(self, step: int) -> float:
         """Where in the planned schedule a step stands, by the plan as it is when this is asked."""

@@ -66,7 +66,7 @@ def test_a_gpu_without_bf16_is_judged_in_float32() -> None:
 
 
 def test_the_gpus_of_a_machine_share_each_step_and_its_rows_stay_the_same() -> None:
-    job = job_of()
+    job = job_of(method="lora_decoder")  # `full` has 2.5 GB of gradients to exchange a step: no faster on four
     one, four, six = (estimate(job, prepared_of(), offer_of("A100 80GB", 80, count=n)) for n in (1, 4, 6))
     assert one.steps == four.steps == six.steps
     rows = one.batch_size * one.accumulate_grad_batches
@@ -173,7 +173,7 @@ def test_a_faster_gpu_at_the_same_price_is_never_dearer(one: str, other: str, ho
 def test_layers_that_run_again_cost_time_and_rows_of_like_length_save_it() -> None:
     varied = replace(prepared_of(), lengths_s=(1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 19.0))
     fast = offer_of("H100", 80)
-    job = {"method": "full", "max_epochs": 4, "activation_checkpointing": False}
+    job = {"method": "full", "max_epochs": 4, "activation_checkpointing": False, "duration_bucketing": False}
     plain = estimate(job_of(**job), varied, fast)
     again = estimate(job_of(**job | {"activation_checkpointing": True}), varied, fast)
     bucketed = estimate(job_of(**job | {"duration_bucketing": True}), varied, fast)

@@ -75,11 +75,25 @@ def test_bucketing_pays_for_little_padding_and_meets_others_each_epoch(rows: int
         return computed / sum(durations[row] for step in steps for row in step)
 
     plain, bucketed = Stream(rows, 0, 0, 5), Stream(rows, 0, 0, 5, durations, 16)
-    assert padded(plain) > 2 > 1.15 > padded(bucketed)
-    company = [{frozenset(step) for step in bucketed.batches(epoch * rows, 16, rows // 16)} for epoch in (0, 1)]
-    assert len(company[0] & company[1]) <= 1
+    assert padded(plain) > 2 > 1.2 > padded(bucketed)
+    company = [met(bucketed, epoch * rows, rows // 16) for epoch in (0, 1)]
+    assert len(company[0] & company[1]) < 0.15 * len(company[0]), "rows that meet meet others in the next epoch"
     order = [durations[step[0]] for step in bucketed.batches(0, 16, 64)]
     assert order != sorted(order), "steps of a window come in random order"
+
+
+def met(stream: Stream, first_row: int, steps: int) -> set[tuple[int, int]]:
+    """Every two rows that were in a step together."""
+    batches = stream.batches(first_row, 16, steps)
+    return {pair for rows in batches for pair in itertools.combinations(sorted(rows), 2)}
+
+
+def test_an_epoch_of_few_steps_is_left_to_chance() -> None:
+    durations = tuple(float(row) for row in range(1, 113))
+    steps = list(Stream(112, 0, 0, 5, durations, 16).batches(0, 16, 7))
+    assert all(min(step) < 56 <= max(step) for step in steps), "short and long ones meet"
+    in_two = list(Stream(128, 0, 0, 5, (*durations, *durations[:16]), 16).batches(0, 16, 8))
+    assert len({max(durations[row % 112] for row in step) > 60 for step in in_two}) == 2
 
 
 def test_the_seed_decides_the_order() -> None:
