@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ class Setting:
     required: bool
     default: Any
     description: str
+    change: str  # when to take another value than the default
+    source: str  # of the default, or of what the setting is about
     from_data: bool  # filled in by the launcher from the job's `data`
 
     def as_json(self) -> dict[str, Any]:
@@ -71,22 +75,37 @@ def recipe(name: str) -> Recipe:
     model: type[BaseModel] = module.SPEC
     filled = frozenset(getattr(module, "DATA_FIELDS", ()))
     schema = model.model_json_schema()
+    told = _told(model)
     settings = tuple(
-        _setting(key, field, schema["properties"].get(key, {}), key in filled)
+        _setting(key, field, schema["properties"].get(key, {}), told.get(key, {}), from_data=key in filled)
         for key, field in model.model_fields.items()
     )
     return Recipe(name, module.SUMMARY, settings, schema)
 
 
-def _setting(name: str, field: FieldInfo, schema: dict[str, Any], from_data: bool) -> Setting:
+def _told(model: type[BaseModel]) -> dict[str, dict[str, str]]:
+    """What settings.toml says of each setting, beside its spec or that of a recipe whose settings it takes on."""
+    told: dict[str, dict[str, str]] = {}
+    for each in reversed(model.__mro__):
+        file = Path(inspect.getfile(each)).with_name("settings.toml") if "recipes." in each.__module__ else None
+        if file is not None and file.is_file():
+            told |= tomllib.loads(file.read_text(encoding="utf-8"))
+    return told
+
+
+def _setting(
+    name: str, field: FieldInfo, schema: dict[str, Any], told: dict[str, str], *, from_data: bool
+) -> Setting:
     default = None if field.is_required() else schema.get("default", field.get_default(call_default_factory=True))
     return Setting(
         name=name,
         type=_type(schema),
-        unit=UNITS.get(name.rsplit("_", 1)[-1], "") if "_" in name else "",
+        unit=told.get("unit", UNITS.get(name.rsplit("_", 1)[-1], "") if "_" in name else ""),
         required=field.is_required(),
         default=default,
         description=" ".join((field.description or "").split()),
+        change=told.get("change", ""),
+        source=told.get("source", ""),
         from_data=from_data,
     )
 

@@ -60,5 +60,7 @@ def _settings(one: Recipe) -> Group:
         if not setting.required and not setting.from_data:
             told += f"; default {json.dumps(setting.default, ensure_ascii=False)}"
         head.append(f"  {told}" + (f" ({setting.unit})" if setting.unit else ""), style="not bold")
-        parts += [head, Padding(Text(setting.description), (0, 0, 0, 4))]
+        more = {"When to change it": setting.change, "Source": setting.source}
+        said = [setting.description, *(f"{word}: {text}" for word, text in more.items() if text)]
+        parts += [head, *(Padding(Text(line), (0, 0, 0, 4)) for line in said)]
     return Group(*parts)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from launcher.catalog import recipe, recipe_names
+from recipes.finetune.spec import FinetuneSpec
 
 
 def run(repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +32,25 @@ def test_every_setting_is_described_and_defaults_are_valid(name: str) -> None:
     undescribed = [setting.name for setting in shown.settings if not setting.description]
     assert undescribed == []
     json.dumps(shown.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["finetune", "extend_vocabulary"])
+def test_every_setting_of_fine_tuning_says_when_to_change_it_and_where_it_comes_from(repo: Path, name: str) -> None:
+    settings = {setting.name: setting for setting in recipe(name).settings}
+    written = tomllib.loads((repo / "recipes" / "finetune" / "settings.toml").read_text(encoding="utf-8"))
+    assert set(written) == set(FinetuneSpec.model_fields) <= set(settings)
+    assert [key for key in written if not (settings[key].change and settings[key].source)] == []
+    assert settings["measure_batch_size"].unit == "" and settings["num_workers"].unit == "processes"
+
+
+def test_show_reads_as_documentation_at_80_columns(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(repo, "show", "finetune").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    at = next(number for number, line in enumerate(lines) if line.startswith("warmup_steps"))
+    said = " ".join(line.strip() for line in lines[at : at + 9])
+    told = ('default "auto" (steps)', "linear warm-up", "When to change it: More when", "Source: NVIDIA's guide")
+    assert all(words in said for words in told), said
 
 
 def test_list_and_show_give_one_object_with_recipes(repo: Path) -> None:
