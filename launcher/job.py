@@ -247,7 +247,7 @@ def fault_of_base(spec: BaseModel) -> tuple[str, str] | None:
     trusted = getattr(spec, "trust_base", None)
     if trusted is not None and not looks_like_path(base):
         return "trust_base is for a .nemo file of yours, not for a pretrained name.", "Remove it, or name the file."
-    harm = _harm_in(Path(base), trusted) if looks_like_path(base) else None
+    harm = harm_in(Path(base), trusted) if looks_like_path(base) else None
     if harm is not None:
         return harm
     reason = refusal(base)
@@ -256,10 +256,10 @@ def fault_of_base(spec: BaseModel) -> tuple[str, str] | None:
     return None
 
 
-def _harm_in(path: Path, trusted: str | None) -> tuple[str, str] | None:
+def harm_in(path: Path, trusted: str | None, trusting: str = "trust_base:") -> tuple[str, str] | None:
     """What a .nemo would do beside being a model, if anything, and the fix. Of a broken one the recipe tells.
 
-    `trusted`: the SHA-256 of a file whose weights may run programs.
+    `trusted`: the SHA-256 of a file whose weights may run programs; `trusting`: what a user writes before it.
     """
     from recipes.models.archive import BadModelFile, ForeignWeights, HarmfulModelFile, read_config
 
@@ -269,8 +269,8 @@ def _harm_in(path: Path, trusted: str | None) -> tuple[str, str] | None:
     except ForeignWeights as error:
         words = str(error).removeprefix(f"{path}: ")
         if trusted is not None:
-            words = f"trust_base is another file's SHA-256, and {words}"
-        return f"{words}.", f"{fix} To let its maker's programs run where it is loaded: trust_base: {error.sha256}"
+            words = f"{trusting.rstrip(':')} is another file's SHA-256, and {words}"
+        return f"{words}.", f"{fix} To let its maker's programs run where it is loaded: {trusting} {error.sha256}"
     except HarmfulModelFile as error:
         return f"{str(error).removeprefix(f'{path}: ')}.", fix
     except BadModelFile:

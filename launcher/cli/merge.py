@@ -14,14 +14,17 @@ from launcher.cli import common_options, context
 @click.argument("adapter", type=click.Path(path_type=Path))
 @click.option("--out", "target", metavar="FILE", required=True, type=click.Path(path_type=Path),
               help="The .nemo to write; it must not be there yet.")  # fmt: skip
+@click.option("--trust-base", "trusted", metavar="SHA256",
+              help="Of a BASE whose weights may run its maker's programs on this computer.")  # fmt: skip
 @common_options
-def command(base: str, adapter: Path, target: Path) -> int:
+def command(base: str, adapter: Path, target: Path, trusted: str | None) -> int:
     """Merge ADAPTER (an adapter.safetensors, or the folder it is in) into BASE, the model that it was learned on."""
     import tempfile
 
     from launcher.cli.model import named_model
     from launcher.clock import SystemClock
     from launcher.errors import BadInputError
+    from launcher.job import harm_in
     from launcher.local_recipe import run_here
     from recipes.contract import Artifact, sha256_of
     from recipes.merge.spec import MERGED
@@ -37,9 +40,14 @@ def command(base: str, adapter: Path, target: Path) -> int:
     named = named_model(base, "BASE")
     if not adapter.expanduser().exists():
         raise BadInputError("no such file or folder.", key="ADAPTER", value=str(adapter), file=adapter)
+    harm = harm_in(Path(named), trusted, "--trust-base") if named.endswith(".nemo") else None
+    if harm:
+        raise BadInputError(harm[0], key="BASE", value=base, file=base, fix=harm[1])
+    if trusted:
+        ctx.out.warn(f"--trust-base: {Path(base).name} runs programs of whoever made it, on this computer, as you")
     target.parent.mkdir(parents=True, exist_ok=True)
+    spec = {"base": named, "adapter": str(adapter.expanduser().absolute()), "trust_base": trusted}
     with tempfile.TemporaryDirectory(prefix=".merging-", dir=target.parent) as scratch:  # renamed, not copied
-        spec = {"base": named, "adapter": str(adapter.expanduser().absolute())}
         result = run_here("merge", spec, Path(scratch), SystemClock(), lambda event: None)
         _place(Path(scratch) / MERGED, target)
     metrics = result["metrics"]

@@ -20,9 +20,13 @@ SUFFIXES = frozenset({
 
 @dataclass(frozen=True)
 class Source:
-    """One row to be labelled: `row` with an absolute audio_filepath; `clip`, or why it cannot be read."""
+    """One row to be labelled: `row` with an absolute audio_filepath; `clip`, or why it cannot be read.
+
+    `name`: the file as seen from the manifest or the folder that names it, so the same on another machine.
+    """
 
     row: Row
+    name: str
     clip: Clip | None
     fault: str = ""
 
@@ -30,10 +34,10 @@ class Source:
     def key(self) -> str:
         """The same for the same stretch of the same bytes: what was heard there need not be heard again."""
         if self.clip is None:
-            return str(self.row["audio_filepath"])
+            return self.name
         held = self.clip.path.stat()
         part = f"{self.clip.offset_s:.3f}+{self.clip.duration_s:.3f}"
-        return f"{self.row['audio_filepath']}|{part}|{held.st_size}|{held.st_mtime_ns}"
+        return f"{self.name}|{part}|{held.st_size}|{held.st_mtime_ns}"
 
 
 def sources_of(place: str | Path) -> list[Source]:
@@ -56,7 +60,7 @@ def _of_folder(folder: Path) -> list[Source]:
         for name in names
         if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
     ]
-    return [_looked_at({"audio_filepath": str(file)}, file, 0.0, None) for file in sorted(files)]
+    return [_looked_at({"audio_filepath": str(file)}, file, folder, 0.0, None) for file in sorted(files)]
 
 
 def _of_manifest(manifest: Path) -> list[Source]:
@@ -76,15 +80,16 @@ def _of_manifest(manifest: Path) -> list[Source]:
         kept = {key: value for key, value in row.items() if key not in ("pred_text", "duration")}
         if isinstance(kept.get("text"), str) and kept["text"]:
             kept["text_before"] = kept["text"]
-        found.append(_looked_at({**kept, "audio_filepath": str(file)}, file, offset_s, part_s))
+        found.append(_looked_at({**kept, "audio_filepath": str(file)}, file, manifest.parent, offset_s, part_s))
     return found
 
 
-def _looked_at(row: Row, file: Path, offset_s: float, part_s: float | None) -> Source:
+def _looked_at(row: Row, file: Path, seen_from: Path, offset_s: float, part_s: float | None) -> Source:
+    name = os.path.relpath(file, seen_from.absolute())
     try:
-        return Source(row, look(file, offset_s, part_s))
+        return Source(row, name, look(file, offset_s, part_s))
     except RecipeFailure as failure:
-        return Source(row, None, failure.message)
+        return Source(row, name, None, failure.message)
 
 
 def _seconds(row: Row, key: str, manifest: Path, line: int) -> float | None:

@@ -200,14 +200,20 @@ class Recipe:
     def label(self) -> int:
         signal.signal(signal.SIGTERM, self._stop)
         from recipes.manifest import write_manifest
+        from recipes.pseudo_label.heard import Heard
+        from recipes.pseudo_label.journal import Journal
 
         rows, labels = self._rows(self.spec["manifest"]), []
+        journal = Journal(self.out, {"model": "fast"})
+        self.events.emit("note", message=f"{len(journal.heard)} of {len(rows)} clips were heard before: kept")
         for row in rows:
             if self.stopped:
                 break
-            time.sleep(self.nature.get("step_s", 0.01))
-            heard = {"text": "turn on the lights", "confidence": 0.9, "teacher": self.spec["teacher_name"]}
-            labels.append({**row, **heard})
+            if row["audio_filepath"] not in journal.heard:
+                time.sleep(self.nature.get("step_s", 0.01))
+                journal.add([(row["audio_filepath"], Heard("turn on the lights", 4, 0.9))])
+            heard = journal.heard[row["audio_filepath"]]
+            labels.append({**row, "text": heard.text, "confidence": 0.9, "teacher": self.spec["teacher_name"]})
             self.events.emit("progress", step=len(labels), total=len(rows))
         write_manifest(self.out / "labelled.jsonl", labels[1:])
         filtered = [{**row, "reason": "empty", "why": f"{row['audio_filepath']}: silence"} for row in labels[:1]]

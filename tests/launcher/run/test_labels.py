@@ -87,6 +87,34 @@ def test_labels_of_a_rented_machine_are_the_users_own(ground: RentedGround) -> N
     ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_a_lost_machine_had_labelled_is_not_labelled_again(ground: RentedGround) -> None:
+    job = job_of(ground.fast, "resources: {providers: [vast]}", step_s=4, trace="/tmp/trace.jsonl")
+    process = ground.start("run", job, *YES, LAUNCHER_LINE_PATIENCE_S="15")
+
+    def kept() -> list[Path]:
+        journals = ground.launcher.home.glob("runs/*/kept/labels/journal.jsonl")
+        return [path for path in journals if path.read_text().count('"key"') >= 3]
+
+    (journal,) = until(kept, 240)
+    before = journal.read_text().count('"key"')
+    (machine,) = [row["id"] for row in ground.machines()]
+    ground.cloud.fault("host_death", machine=machine)
+    out, err = process.communicate(timeout=300)
+    outcome = json.loads(out)
+    assert (process.returncode, outcome["state"]) == (0, "settled"), (outcome, err)
+    assert len(read_manifest(assert_labels(outcome, ground.fast))) == 9
+    run = ground.launcher.home / "runs" / outcome["run"]
+    rows = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    said = [str(row.get("message", "")) for row in rows]
+    heard = [int(words.split()[0]) for words in said if "clips were heard before" in words]
+    assert heard[0] == 0 and len(heard) == 2 and heard[1] >= before, heard
+    assert "labels goes on from journal.jsonl, which was kept here" in said
+    assert not (run / "kept").exists()
+    ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
+
+
 @SLOW
 @pytest.mark.nemo
 def test_a_real_teacher_labels_a_folder_as_a_job(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def test_a_whisper_labels_a_folder_and_killed_it_goes_on(
     kept = (out / JOURNAL).read_text().splitlines()
     assert 9 <= len(kept) < 49  # at least two parts of four clips, and not all
 
-    code, errors = labelling.run(run, **settings | {"min_confidence": 0.6})  # another bound: nothing is heard anew
+    moved = shutil.copytree(tone_folder, tmp_path / "another machine's")  # and another bound: nothing is heard anew
+    code, errors = labelling.run(run, **settings | {"manifest": str(moved), "min_confidence": 0.6})
     assert code == RecipeExit.DONE, errors
     assert any(f"{len(kept) - 1} of 48 clips" in event["message"] for event in told(out, "note"))
     lines = (out / JOURNAL).read_text().splitlines()
