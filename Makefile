@@ -79,11 +79,10 @@ test-ci-cancel: env
 test-together: env
 	LAUNCHER_TEST_TOGETHER=1 $(VENV)/python -m pytest tests/recipes/finetune/test_together.py
 
-# What each way to fine-tune learns (make test has that it trains, merges and resumes).
+# What each way to fine-tune learns (make test has the first of each), and five seeds of each optimizer.
 test-methods: env
-	LAUNCHER_TEST_METHODS=1 $(VENV)/python -m pytest tests/recipes/finetune/test_phone_line.py \
-	  tests/recipes/finetune/test_new_terms.py \
-	  tests/recipes/finetune/test_second_language.py
+	LAUNCHER_TEST_METHODS=1 $(VENV)/python -m pytest tests/recipes/finetune/test_methods_learn.py \
+	  tests/recipes/finetune/test_memory_modes.py tests/recipes/finetune/test_second_language.py
 
 # Every kind of base as a teacher, and a whole labelling job (make test has that a student learns from one).
 test-labels: env

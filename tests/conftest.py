@@ -24,6 +24,11 @@ for name in ("VAST_URL", "RUNPOD_API_BASE_URL", "BREV_API_URL", "BREV_PUBLIC_API
     os.environ[name] = NOWHERE
 
 
+# Tests run several at a time, on few cores: two threads of torch's wait for each other spinning, and what takes 35
+# seconds of a processor with one thread takes 120 with two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 # Started in the background (`make test &`) this process ignores Ctrl-C, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

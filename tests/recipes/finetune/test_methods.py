@@ -164,3 +164,38 @@ def test_launcher_merge_writes_a_model_once_and_refuses_what_it_should(
         said = "".join(capsys.readouterr())
         assert all(word in said for word in words), said
     assert out.read_bytes() == before and not list(tmp_path.glob("other*"))
+
+
+#: The same base, its weights saved with an object beside them that is no weight: loading it runs its maker's code.
+FOREIGN = """
+import io, pathlib, sys, tarfile
+import torch
+with tarfile.open(sys.argv[1]) as base, tarfile.open(sys.argv[2], "w") as made:
+    for member in base.getmembers():
+        content = base.extractfile(member).read() if member.isfile() else b""
+        if member.name.endswith(".ckpt"):
+            weights = torch.load(io.BytesIO(content), map_location="cpu")
+            weights._metadata = {"made by": pathlib.PurePosixPath("a program")}
+            torch.save(weights, file := io.BytesIO())
+            content = file.getvalue()
+        member.size = len(content)
+        made.addfile(member, io.BytesIO(content))
+"""
+
+
+def test_launcher_merge_loads_a_base_that_may_run_programs_only_when_told_its_sum(
+    walk: tuple[Path, dict[str, Any]], recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LAUNCHER_RECIPE_PYTHON", str(recipe.python))
+    work, base, out = walk[0] / "lora_decoder-biased", tmp_path / "foreign.nemo", tmp_path / "made.nemo"
+    subprocess.run([str(recipe.python), "-c", FOREIGN, str(walk[0] / "biased.nemo"), str(base)], check=True)
+    command = ["merge", str(base), str(work), "--out", str(out), "--home", str(tmp_path)]
+    for trusted, words in (([], "more than weights"), (["--trust-base", "0" * 64], "--trust-base is another file's")):
+        assert main([*command, *trusted]) == 2
+        said = " ".join("".join(capsys.readouterr()).split())
+        assert words in said and f"--trust-base {sha256_of(base)}" in said, said
+    assert main([*command, "--json", "--trust-base", sha256_of(base)]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["as_trained"] and "runs programs of whoever made it" in told.err
+    assert sha256_of(out) == json.loads(told.out)["artifacts"][0]["sha256"]
