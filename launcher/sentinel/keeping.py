@@ -40,7 +40,7 @@ class Sentinel:
 
     def _watch(self) -> None:
         while not self._over.wait(LOOK_S):
-            with suppress(StateError):  # the next look tries again
+            with suppress(Exception):  # whatever it was: the next look tries again, for as long as the runner lives
                 self._see_to_it()
 
     def _see_to_it(self) -> None:

@@ -8,7 +8,8 @@ behaves:
 
 and each step's own part may hold: exit, say, kill (signal number), complete (none | torn | damaged | missing),
 deaf (SIGTERM is ignored and it never ends), at (the training step before which it misbehaves), sleep_s, leak (said in
-events, in the log and as the reason of an exit; written backwards).
+events, in the log and as the reason of an exit; written backwards). With {"held": [STEP, FILE]} training stands still
+after that step for as long as the file is there, so that what must happen in its midst does on a slow machine too.
 """
 
 from __future__ import annotations
@@ -154,6 +155,9 @@ class Recipe:
             if done >= self.mine.get("at", 0):
                 self.misbehave()
             time.sleep(self.nature.get("step_s", 0.01))
+            at, held = self.nature.get("held", (None, ""))
+            while done == at and Path(held).exists() and not self.stopped and not (self.out / "STOP").exists():
+                time.sleep(0.02)
             done += 1
             made = checkpoints.save("step", done, lambda path: path.write_bytes(b"weights"), {})
             self.events.emit("checkpoint", name=made.folder.name, bytes=7)

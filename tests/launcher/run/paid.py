@@ -87,6 +87,15 @@ class PaidGround:
         resources = "resources: {providers: [scripted]}\n" if "resources" not in text else ""
         return self.fast.job(steps=steps, name=name, text=f"budget: {budget}\n{resources}{text}", **nature)
 
+    def held_job(self, after: int, **job: Any) -> Path:
+        """A job whose training stands still after so many steps, until `let_go`."""
+        (held := self.fast.folder / "held").touch()
+        return self.job(held=[after, str(held)], **job)
+
+    def let_go(self) -> None:
+        """Let the held job train on."""
+        (self.fast.folder / "held").unlink(missing_ok=True)
+
     def run(self, *args: object, **env: str) -> tuple[int, dict[str, Any], str]:
         """A verb without a terminal, its input closed: (exit code, its JSON object, stderr)."""
         process = self.launcher.start(*args, "--json", **{**self.env, **env})

@@ -32,6 +32,7 @@ def test_a_verb_that_nobody_hears_follows_its_run_to_its_code(paid: PaidGround, 
     (attended.dir(run) / "events.jsonl").open("ab").write(b'{"t": "x", "kind": "warning", "message": "to nobody"}\n')
     attended.far(run, 20)
     assert process.poll() is None
+    paid.let_go()
     assert process.wait(60) == 0
     assert paid.ledger.run(run).state is RunState.SETTLED
     assert_released(paid, run)
@@ -56,6 +57,7 @@ def test_a_runner_out_of_memory_leaves_nothing_rented(paid: PaidGround, attended
     runner = psutil.Process(attended.runner(run))
     held = runner.memory_info().vms
     runner.rlimit(resource.RLIMIT_AS, (held, held))  # not one page more
+    paid.let_go()
     code, outcome, err = ended(process)
     assert (code, outcome["released"]) in ((0, True), (5, True)), err
     assert outcome["state"] in ("settled", "failed")

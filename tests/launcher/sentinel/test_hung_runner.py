@@ -38,6 +38,7 @@ def hang_and_go_on(paid: PaidGround, attended: Attended, tmp_path: Path, how: si
     runner = attended.runner(run)
     os.kill(runner, how)
     attended.runner(run, but=runner)
+    paid.let_go()
     code, outcome, err = ended(process)
     assert (code, outcome["state"]) == (0, "settled"), err
     assert outcome["training"]["steps"] == STEPS

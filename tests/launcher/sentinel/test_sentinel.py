@@ -23,13 +23,13 @@ from launcher.sentinel.keeping import start
 from launcher.sentinel.marks import is_guarded
 from tests.cloud.conftest import until
 
-STEPS, STEP_S = 80, 0.03
+STEPS, HELD_AFTER, STEP_S = 80, 30, 0.03
 
 
 def begun(paid: PaidGround, attended: Attended, *more: object, step: int = 5, **env: str) -> tuple[Any, str]:
-    """A run in the midst of its training: (the launcher that watches it, the run)."""
+    """A run in the midst of its training, where it stays until `let_go`: (the launcher that watches it, the run)."""
     args = ("--offers", paid.offers_file, "--confirm", "YES", "--max-cost", "5", "--json", *more)
-    job = paid.job(steps=STEPS, step_s=STEP_S)
+    job = paid.held_job(HELD_AFTER, steps=STEPS, step_s=STEP_S)
     process = paid.launcher.start("run", job, *args, **{**paid.env, **env})
     run = attended.only()
     attended.far(run, step)
@@ -67,6 +67,8 @@ def test_killed_runners_and_sentinels_are_followed_by_others_that_go_on_with_the
     attended.kill(sentinel)
     attended.sentinel(run, but=sentinel)  # the runner has started another
     os.killpg(runner, signal.SIGKILL)  # its whole process group
+    attended.runner(run, but=runner)
+    paid.let_go()
     code, outcome, err = ended(process)
     assert (code, outcome["state"]) == (0, "settled"), err
     assert outcome["training"]["steps"] == STEPS
@@ -128,7 +130,7 @@ def test_what_a_provider_refuses_to_release_is_asked_for_again_until_it_is_gone(
 
 
 def test_a_closed_terminal_changes_nothing_and_the_sentinel_stays(paid: PaidGround, attended: Attended) -> None:
-    terminal = Terminal(paid, "run", paid.job(steps=STEPS, step_s=STEP_S), "--offers", paid.offers_file)
+    terminal = Terminal(paid, "run", paid.held_job(HELD_AFTER, steps=STEPS, step_s=STEP_S), "--offers", paid.offers_file)
     terminal.wait_for("Type YES")
     terminal.send("YES\n")
     run = attended.only()
@@ -142,6 +144,7 @@ def test_a_closed_terminal_changes_nothing_and_the_sentinel_stays(paid: PaidGrou
     attended.far(run, 10)
     assert (attended.runner(run), attended.sentinel(run)) == (runner, sentinel)
     attended.kill(runner)
+    paid.let_go()
     attended.gone()
     assert paid.ledger.run(run).state is RunState.SETTLED
     assert_released(paid, run)
@@ -181,6 +184,7 @@ def test_where_somebody_else_releases_the_sentinel_leaves_it_to_them(paid: PaidG
         assert not process.poll()
         with pytest.raises(AssertionError):
             until(lambda: json.loads((attended.dir(run) / "runner.json").read_text())["pid"] != runner, 3)
+    paid.let_go()
     code, outcome, err = ended(process)
     assert (code, outcome["state"]) == (0, "settled"), err
     attended.gone()
