@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from launcher.catalog import recipe, recipe_names
-from recipes.finetune.spec import FinetuneSpec
 
 
 def run(repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -34,13 +33,21 @@ def test_every_setting_is_described_and_defaults_are_valid(name: str) -> None:
     json.dumps(shown.as_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("name", ["finetune", "extend_vocabulary"])
-def test_every_setting_of_fine_tuning_says_when_to_change_it_and_where_it_comes_from(repo: Path, name: str) -> None:
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_setting_says_when_to_change_it_and_where_it_comes_from(repo: Path, name: str) -> None:
     settings = {setting.name: setting for setting in recipe(name).settings}
-    written = tomllib.loads((repo / "recipes" / "finetune" / "settings.toml").read_text(encoding="utf-8"))
-    assert set(written) == set(FinetuneSpec.model_fields) <= set(settings)
-    assert [key for key in written if not (settings[key].change and settings[key].source)] == []
-    assert settings["measure_batch_size"].unit == "" and settings["num_workers"].unit == "processes"
+    assert [key for key, each in settings.items() if not (each.change and each.source)] == []
+    written = tomllib.loads((repo / "recipes" / name / "settings.toml").read_text(encoding="utf-8"))
+    assert [key for key in written if key not in settings] == []
+    assert [key for key, told in written.items() if set(told) - {"change", "source", "unit"}] == []
+
+
+def test_a_unit_is_told_where_the_name_does_not_say_it() -> None:
+    units = {setting.name: setting.unit for setting in recipe("finetune").settings}
+    assert units["measure_batch_size"] == "" and units["num_workers"] == "processes"
+    labelling = {setting.name: setting for setting in recipe("pseudo_label").settings}
+    assert labelling["max_characters_per_s"].unit == "characters a second"
+    assert "Whisper" in labelling["model"].source, "its own word, not evaluate's"
 
 
 def test_show_reads_as_documentation_at_80_columns(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
