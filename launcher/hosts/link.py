@@ -10,8 +10,8 @@ import secrets
 import shlex
 import threading
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -137,16 +137,20 @@ class Link:
         whole = base64.b64encode(zlib.compress(line)).decode() + "\n"
         with self._turn:
             try:
-                said = self._connected().run(
-                    self._command, in_stream=_Whole(whole), hide=True, warn=True, pty=False, encoding="utf-8",
-                    timeout=self.patience.answer_s,
-                )  # fmt: skip
+                connection = self._connected()
+                with _hanging_up_after(self.patience.answer_s, connection) as late:
+                    said = connection.run(
+                        self._command, in_stream=_Whole(whole), hide=True, warn=True, pty=False, encoding="utf-8"
+                    )
             except _LINE_DROPPED as error:
                 self._close()
                 raise Lost(_reason(error)) from error
             except BaseException:
                 self._close()
                 raise
+            if late.is_set():
+                self._close()
+                raise Lost(f"no answer within {self.patience.answer_s:g} s")
             answer = _between(said.stdout, mark)
             if answer is not None:
                 threading.Thread(target=self._have_spare, args=(self._connection,), daemon=True).start()
@@ -224,6 +228,33 @@ class Link:
         return connection
 
 
+@contextmanager
+def _hanging_up_after(seconds: float, connection: fabric.Connection) -> Iterator[threading.Event]:
+    """Close the connection under whatever still waits for it then; tells whether that was done.
+
+    paramiko (5.1) waits without an end for a request on a session to be granted, and for a full line to take more: a
+    machine whose power failed answers neither. Closing the transport ends both. A `timeout` of fabric's begins after
+    the first, and closes the session alone, which has to be written to the same full line.
+    """
+    late, transport = threading.Event(), connection.transport
+
+    def hang_up() -> None:
+        late.set()
+        transport.close()
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    except _LINE_DROPPED as error:
+        if not late.is_set():
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from error
+    finally:
+        timer.cancel()
+
+
 _LINE_DROPPED = (OSError, EOFError, paramiko.SSHException, invoke.exceptions.Failure,
                  invoke.exceptions.ThreadException)  # fmt: skip
 
@@ -297,8 +328,6 @@ def _between(said: str, mark: str) -> dict[str, Any] | None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, paramiko.AuthenticationException):
         return "it does not accept this lease's key"
-    if isinstance(error, invoke.exceptions.CommandTimedOut):
-        return f"no answer within {error.timeout:g} s"
     if isinstance(error, invoke.exceptions.ThreadException):
         return "the line dropped"
     return " ".join(str(error).split()) or type(error).__name__

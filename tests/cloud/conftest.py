@@ -6,9 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def command(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "tests.cloud", "--state", str(state), *words]
     return subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
-
-
-def until(what: Callable[[], Any], timeout_s: float = 60.0, pause_s: float = 0.05) -> Any:
-    """What `what` says, once it says something; a test that waits for ever fails."""
-    deadline, pause = time.monotonic() + timeout_s, threading.Event()
-    while not (said := what()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        pause.wait(pause_s)
-    return said
 
 
 @dataclass

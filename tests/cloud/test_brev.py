@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.cloud.conftest import Standing, until
+from tests.cloud.conftest import Standing
+from tests.patience import until
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.cloud.conftest import Standing, until
+from tests.cloud.conftest import Standing
 from tests.cloud.faults import FAULTS
+from tests.patience import until
 
 runpod = pytest.importorskip("runpod")
 VastAI = pytest.importorskip("vastai.sdk").VastAI

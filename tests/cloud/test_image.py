@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cloud import image
-from tests.cloud.conftest import Standing, command, raise_cloud, until
+from tests.cloud.conftest import Standing, command, raise_cloud
 from tests.cloud.test_runpod import client, create, door, running
+from tests.patience import until
 
 __all__ = ["client"]  # an autouse fixture, here too
 

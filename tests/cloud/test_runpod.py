@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.cloud.conftest import Standing, until
+from tests.cloud.conftest import Standing
+from tests.patience import until
 
 runpod = pytest.importorskip("runpod")
 L40S = "NVIDIA L40S"

@@ -12,8 +12,9 @@ from typing import Any
 
 import requests
 
-from tests.cloud.conftest import Standing, command, raise_cloud, until
+from tests.cloud.conftest import Standing, command, raise_cloud
 from tests.cloud.machine import call, pids_of
+from tests.patience import until
 
 
 def mounts(state: Path) -> set[str]:

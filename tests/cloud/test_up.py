@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.cloud.conftest import REPO, Standing, command, raise_cloud, until
+from tests.cloud.conftest import REPO, Standing, command, raise_cloud
+from tests.patience import until
 
 
 def rent(cloud: Standing) -> tuple[str, int]:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.cloud.conftest import Standing, command, raise_cloud, until
+from tests.cloud.conftest import Standing, command, raise_cloud
+from tests.patience import until
 
 VastAI = pytest.importorskip("vastai.sdk").VastAI
 CHEAPEST, NEXT, FAST = 12345678, 12345679, 12345680

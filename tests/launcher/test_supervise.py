@@ -4,8 +4,6 @@ import os
 import signal
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,18 +11,12 @@ import pytest
 from launcher.clock import SystemClock
 from launcher.hosts import LocalHost
 from recipes import supervise
+from tests.patience import until
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> LocalHost:
     return LocalHost(tmp_path / "box", Path(sys.executable), SystemClock())
-
-
-def until(happened: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < ends, "it did not happen within 30 s"
-        time.sleep(0.01)
 
 
 def script(tmp_path: Path, body: str) -> list[str]:

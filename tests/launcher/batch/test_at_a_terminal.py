@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from paid import Terminal
-from whole import Sweep, killed_at_the_end, until
+from whole import Sweep, killed_at_the_end
+
+from tests.patience import until
 
 LONG = "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [2000, 3000, 4000]}\n"
 SHORT = "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [3, 4]}\n"
@@ -79,7 +81,7 @@ def test_ctrl_c_leaves_what_runs_running_starts_nothing_new_and_the_same_command
     terminal.send("d\n")
     assert terminal.end() == 0, terminal.shown
     assert "nothing new is started until: launcher batch" in terminal.shown
-    until(sweep.created, "the first machine")  # its runner lives on
+    until(sweep.created, name="the first machine")  # its runner lives on
     assert len(sweep.created()) == 1
     assert not [line for line in sweep.bill() if line["event"] == "end"]
 
@@ -147,7 +149,7 @@ def test_a_job_that_runs_already_by_itself_is_met_and_its_cost_is_not_the_batchs
     _, run, _ = sweep.ended(sweep.start("run", alone, "--detach", *offers))
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(launcher):
-        until(lambda: "runs already as" in sweep.said(), "that it was met")
+        until(lambda: "runs already as" in sweep.said(), name="that it was met")
         os.kill(launcher.pid, signal.SIGTERM)
         code, outcome, err = sweep.ended(launcher)
     assert len(sweep.created()) <= 2

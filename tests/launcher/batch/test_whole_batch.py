@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from real_postgres import running_postgres
-from whole import FAKETIME, FakeClock, Sweep, ended, kill, killed_at_the_end, sleeps, until
+from whole import FAKETIME, FakeClock, Sweep, ended, kill, killed_at_the_end, sleeps
 
 from launcher.batch.file import load_batch
 from launcher.batch.scheduler import Scheduler, Terms
@@ -25,6 +25,7 @@ from launcher.home import Home
 from launcher.ledger import Caps, Ledger, RunState
 from launcher.money import Usd
 from launcher.plan import Wishes
+from tests.patience import until
 
 TEN = ("--confirm", "YES", "--max-cost", "10")
 ZURICH = ZoneInfo("Europe/Zurich")
@@ -52,31 +53,31 @@ def test_ten_dollars_over_twelve_jobs_hold_across_two_kills_midnight_and_the_end
         seen.append(committed)
 
     launcher = sweep.batch(*TEN, **clock.env)
-    until(lambda: len(sweep.created()) >= 2, "two machines rented", held)
+    until(lambda: len(sweep.created()) >= 2, name="two machines rented", also=held)
     kill(launcher)
     launcher = sweep.batch(**clock.env)  # no YES this time
-    until(lambda: len(sweep.created()) >= 3, "a third", held)
+    until(lambda: len(sweep.created()) >= 3, name="a third", also=held)
     kill(launcher)
     first_night = len(sweep.created())
 
     launcher = sweep.batch(**clock.env)
     with killed_at_the_end(launcher):
-        until(lambda: "wait until 2026-10-25 00:00 Europe/Zurich" in sweep.said(), "the day's money spent", held)
+        until(lambda: "wait until 2026-10-25 00:00 Europe/Zurich" in sweep.said(), name="the day's money", also=held)
         spent_first = len(sweep.created())
         assert first_night <= spent_first < 12
 
         clock.jump(utc(24, 22, 0))  # midnight
-        until(lambda: "wait until 2026-10-26 00:00 Europe/Zurich" in sweep.said(), "the second day's, too", held)
+        until(lambda: "wait until 2026-10-26 00:00 Europe/Zurich" in sweep.said(), name="the second's", also=held)
         spent_second = len(sweep.created())
         assert spent_first < spent_second < 12
 
         clock.jump(utc(25, 22, 30))  # 24.5 h later the clocks say 23:30: it is the same day, of 25 hours
         before = sleeps(launcher.pid)
-        until(lambda: sleeps(launcher.pid) > before + 100, "it looked at the clock again and again", held)
+        until(lambda: sleeps(launcher.pid) > before + 100, name="it looked at the clock again and again", also=held)
         assert len(sweep.created()) == spent_second
 
         clock.jump(utc(25, 23, 0))
-        until(partial(ended, launcher), "the end", held)
+        until(partial(ended, launcher), name="the end", also=held)
         code, outcome, err = sweep.ended(launcher)
     held()
     assert len(sweep.created()) > spent_second
@@ -104,7 +105,7 @@ def test_deferred_jobs_run_as_reservations_settle_and_the_money_is_used(sweep: S
     sweep.file("total_usd: 4\n")
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "4.00")
     with killed_at_the_end(launcher):
-        until(partial(ended, launcher), "the end", lambda: _under(sweep, Decimal(4)))
+        until(partial(ended, launcher), name="the end", also=lambda: _under(sweep, Decimal(4)))
         code, outcome, err = sweep.ended(launcher)
     # Three ceilings of about $1.42 do not fit into $4; the third job ran because another had settled for less.
     assert len(outcome["runs"]) >= 3, err
@@ -182,7 +183,7 @@ def test_a_price_that_moves_out_of_the_approval_defers_and_a_later_one_inside_go
     sweep.file("wait_hours: 0\n", TWO)
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(launcher):
-        until(sweep.created, "the first")
+        until(sweep.created, name="the first")
         sweep.prices(f"{sweep.rate * Decimal('1.15'):.2f}")  # above the room of 10%, under the budget's rate
         code, outcome, err = sweep.ended(launcher)
     assert code == 4, err
@@ -201,7 +202,7 @@ def test_what_is_sold_out_for_now_is_deferred_and_runs_when_it_is_back(sweep: Sw
     sweep.file("wait_hours: 0\n", TWO)
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(launcher):
-        until(sweep.created, "the first")
+        until(sweep.created, name="the first")
         sweep.prices(sweep.rate, available=False)
         code, outcome, err = sweep.ended(launcher)
     assert (code, outcome["refused"]) == (4, []), err
@@ -251,7 +252,7 @@ def test_a_second_launcher_of_the_same_batch_is_refused_while_the_first_is_at_it
     sweep.file("", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [3000, 4000]}\n")
     first = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(first):
-        until(sweep.created, "the first")
+        until(sweep.created, name="the first")
         code, outcome, err = sweep("--confirm", "YES", "--max-cost", "5")
         assert (code, "another launcher" in outcome["error"]["message"]) == (4, True), err
         first.send_signal(signal.SIGTERM)
@@ -287,7 +288,7 @@ def test_killed_before_any_of_its_effects_again_and_again_no_job_starts_twice_an
         consent = () if approved else ("--confirm", "YES", "--max-cost", "9")
         process = sweep.batch(*consent, dies=rng.randint(3, 30) + 4 * lives)
         with killed_at_the_end(process):
-            until(partial(ended, process), "its death or its end", lambda: _under(sweep, Decimal(9)))
+            until(partial(ended, process), name="its death or its end", also=lambda: _under(sweep, Decimal(9)))
         if process.returncode != -signal.SIGKILL:
             break
         lives += 1
@@ -307,8 +308,8 @@ def test_a_runner_that_dies_in_a_batch_is_taken_up_again(sweep: Sweep) -> None:
     sweep.file("", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [300, 4]}\n")
     launcher = sweep.batch("--confirm", "YES", "--max-cost", "5")
     with killed_at_the_end(launcher):
-        runner = until(lambda: next(sweep.home.glob("runs/*/runner.json"), None), "a runner")
-        until(sweep.ground.trace.exists, "its recipe")
+        runner = until(lambda: next(sweep.home.glob("runs/*/runner.json"), None), name="a runner")
+        until(sweep.ground.trace.exists, name="its recipe")
         os.kill(json.loads(runner.read_text())["pid"], signal.SIGKILL)
         code, outcome, err = sweep.ended(launcher)
     assert code == 0, err
@@ -384,7 +385,7 @@ def test_on_a_shared_ledger_another_machine_goes_on_where_the_first_was_killed(s
         sweep.file("total_usd: 7\n", "matrix:\n  job: base.yaml\n  over: {spec.max_steps: [60, 70, 4, 5]}\n")
         sweep.budget(day="20.00", at_once=2)
         launcher = sweep.batch("--confirm", "YES", "--max-cost", "7", **shared)
-        until(lambda: len(sweep.created()) >= 2, "two machines rented")
+        until(lambda: len(sweep.created()) >= 2, name="two machines rented")
         kill(launcher)
         sweep.home = tmp_path / "another home"
         code, outcome, err = sweep(**shared)

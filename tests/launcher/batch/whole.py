@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,7 +23,6 @@ SCRIPTED = REPO / "tests" / "launcher" / "scripted"
 FAKETIME = [Path(each) for each in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
                                     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")]  # fmt: skip
 DYING = Path(__file__).resolve().with_name("dying_launcher.py")
-PATIENCE_S = 180
 OFFER = {"provider": "scripted", "offer_id": "m1", "gpu": "RTX 4090", "count": 1, "vram_gb": 24,
          "usd_per_hour": "2.40", "trust": "secure", "region": "DE"}  # fmt: skip
 
@@ -163,17 +162,6 @@ class Sweep:
     def runs(self) -> list[tuple[str, str, int]]:
         """(run, state, item) of all runs, oldest first."""
         return self.ledger("select run, state, item from runs order by created_at")  # type: ignore[return-value]
-
-
-def until(happened: Callable[[], Any], what: str, also: Callable[[], None] | None = None) -> Any:
-    """Wait for something; `also` is asked to hold all the while."""
-    ends = time.monotonic() + PATIENCE_S
-    while not (found := happened()):
-        if also is not None:
-            also()
-        assert time.monotonic() < ends, f"{what}: not within {PATIENCE_S} s"
-        time.sleep(0.02)
-    return found
 
 
 class FakeClock:

@@ -6,20 +6,14 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.patience import until
+
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-
-
-def until(happened: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < ends, "it did not happen within 30 s"
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from real_sshd import until
 
 from launcher.hosts import Host
 from launcher.hosts.base import HostError
+from tests.patience import until
 
 HOSTILE = ["-rf --help", "$(touch pwned) `touch pwned`;touch pwned 'it's \"quoted\"\nline\t",
            "~Łódź 東京 🎙 cafe\u0301*?[x]back\\slash:%h#", os.fsdecode(b"\xff\xfe")]  # fmt: skip

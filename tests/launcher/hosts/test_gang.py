@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import QUICK
-from real_sshd import Sshd, until
+from real_sshd import Sshd
 
 from launcher.clock import SystemClock
 from launcher.hosts.base import HostError, HostKeyChangedError
@@ -27,6 +27,7 @@ from launcher.money import Usd
 from launcher.providers.base import Machine, ProviderError
 from launcher.runner.boarding import Aboard
 from launcher.runner.together import TOLD, start_together
+from tests.patience import until
 
 ENV = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "AWS_SECRET_ACCESS_KEY": "planted"}
 TELL = "import json, os; open('told', 'w').write(json.dumps(dict(os.environ))); import signal; signal.pause()"

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from real_sshd import Sshd, Wire, at_once, until
+from real_sshd import Sshd, Wire, at_once
 
 from launcher.hosts import HostKeyChangedError, HostUnreachableError
 from launcher.hosts.link import Patience
 from launcher.hosts.ssh import SshHost
+from tests.patience import until
 
 Connect = Callable[..., SshHost]
 MB = 1 << 20
@@ -79,6 +80,23 @@ def test_a_line_that_never_comes_back_is_no_failure_of_the_step(
     with pytest.raises(HostUnreachableError, match="has not answered for 2 s"):
         host.status("train")
     assert direct.status("train").state == "running"
+    direct.signal("train", signal.SIGKILL)
+
+
+@pytest.mark.parametrize("megabytes", [0, 24])  # more than the line's own buffers take: then sending does not end
+def test_a_machine_that_falls_silent_between_two_requests_is_given_up(
+    connect: Connect, sshd: Sshd, line: Wire, megabytes: int
+) -> None:
+    """As one whose power fails. The next request begins on a session that was opened ahead of it."""
+    direct = connect(sshd)
+    direct.start("train", PAUSE, {})
+    host = connect(sshd, line.port, CURT)
+    assert host.status("train").state == "running"
+    until(lambda: host._link._spare is not None)
+    line.hold()
+    with pytest.raises(HostUnreachableError, match="has not answered for 2 s"):
+        host.start("train", PAUSE, {"LARGE": os.urandom(megabytes * MB // 2).hex()})
+    assert direct.running_steps() == ["train"]
     direct.signal("train", signal.SIGKILL)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from real_sshd import Sshd, Wire, until
+from real_sshd import Sshd, Wire
 
 from launcher.hosts.ssh import SshHost
+from tests.patience import until
 
 Connect = Callable[..., SshHost]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from real_sshd import Sshd, Wire, at_once, until
+from real_sshd import Sshd, Wire, at_once
 
 from launcher.clock import SystemClock
 from launcher.hosts import HostError, HostKeyChangedError, HostUnreachableError
@@ -19,6 +19,7 @@ from launcher.hosts.lease_keys import Address, LeaseKeys
 from launcher.hosts.link import Lost, Patience, _between
 from launcher.hosts.rsync import rsync
 from launcher.hosts.ssh import SshHost
+from tests.patience import until
 
 Connect = Callable[..., SshHost]
 BRIEF = Patience(connect_s=15, answer_s=60, stall_s=2, total_s=1, transfer_s=60)

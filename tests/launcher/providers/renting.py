@@ -23,7 +23,8 @@ from launcher.offers.offer import Offer
 from launcher.providers import CreateRefusedError, Intent, Machine, Provider, ProviderError
 from launcher.providers.release import as_held, machine_of, release
 from launcher.providers.runpod_api import label_of
-from tests.cloud.conftest import Standing, until
+from tests.cloud.conftest import Standing
+from tests.patience import until
 
 PLANTED = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-secret-0123456789", "HF_TOKEN": "hf_planted0123456789",

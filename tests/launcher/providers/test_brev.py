@@ -33,7 +33,8 @@ from launcher.providers.base import (
 from launcher.providers.brev import BrevProvider
 from launcher.providers.brev import command as brev_command
 from launcher.providers.brev.command import BrevCommand, address_in
-from tests.cloud.conftest import Standing, cloud, standing, until  # noqa: F401  (fixtures)
+from tests.cloud.conftest import Standing, cloud, standing  # noqa: F401  (fixtures)
+from tests.patience import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 KIND = "l40s-48gb.1x"

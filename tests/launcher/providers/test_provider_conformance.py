@@ -20,7 +20,7 @@ from launcher.providers import (
     SoldOutError,
 )
 from launcher.providers.release import charge, machine_of
-from tests.cloud.conftest import until
+from tests.patience import until
 
 LIES = ("empty_list", "partial_list", "malformed_list", "wrong_account")
 

@@ -38,7 +38,8 @@ from launcher.providers.skypilot import SkyPilotProvider, server
 from launcher.providers.skypilot.arming import minutes_until
 from launcher.providers.skypilot.lodging import Lodging
 from tests.cloud import catalog, image
-from tests.cloud.conftest import Standing, command, raise_cloud, until
+from tests.cloud.conftest import Standing, command, raise_cloud
+from tests.patience import until
 
 pytestmark = pytest.mark.root
 # As a plan has it: a direct offer of RunPod's, which SkyPilot is to rent.

@@ -21,7 +21,8 @@ from launcher.hosts.lease_keys import LeaseKeys
 from launcher.providers.skypilot.lodging import Lodging
 from launcher.providers.skypilot.server import Server
 from tests.cloud import catalog, image
-from tests.cloud.conftest import Standing, command, raise_cloud, until
+from tests.cloud.conftest import Standing, command, raise_cloud
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.nemo]
 PATIENCE_S = 600.0

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from launcher.money import Usd
 from launcher.offers.offer import Offer
 from launcher.providers.base import Intent
 from launcher.providers.registry import provider_named
+from tests.patience import until
 
 EXAMPLES = REPO / "examples" / "ci" / "github"
 OFFERS = {"runpod": ("NVIDIA L40S/secure", "0.86"), "vast": ("12345690", "0.60")}
@@ -111,7 +112,7 @@ class Ci:
         train.expressions |= expressions
         tag = f"github_{run}_{random.getrandbits(48):x}"
         process = train.start("Train", disk, **self.env, **{TRACKING: tag})
-        await_(lambda: self._is_at(run, disk, moment) or process.poll() is not None)
+        until(lambda: self._is_at(run, disk, moment) or process.poll() is not None)
         time.sleep(pause_s)
         for signum, patience_s in () if evicted else ((signal.SIGINT, 7.5), (signal.SIGTERM, 2.5)):
             for pid in tagged(tag):
@@ -186,10 +187,3 @@ def tagged(tag: str) -> Iterator[int]:
 def send(pid: int, signum: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signum)
-
-
-def await_(what: Callable[[], Any], timeout_s: float = 300.0) -> None:
-    ends = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < ends, f"not within {timeout_s} s"
-        time.sleep(0.05)

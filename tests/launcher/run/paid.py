@@ -18,6 +18,7 @@ from jobs import REPO, Launcher
 from launcher.home import Home
 from launcher.ledger import Ledger
 from launcher.money import Usd
+from tests.patience import be_late
 
 SCRIPTED = REPO / "tests" / "launcher" / "scripted"
 sys.path.insert(0, str(SCRIPTED))
@@ -146,6 +147,7 @@ class Terminal:
         """Read until the text is shown (so many times); fails with all that was when it never is."""
         while self.shown.count(text) < times:
             assert self._read(timeout_s), f"{text!r} never came:\n{self.shown}"
+        be_late()
         return self.shown
 
     def send(self, keys: str) -> None:

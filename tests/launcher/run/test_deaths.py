@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -27,16 +26,9 @@ from launcher.runner.control import ask_to_stop, is_running, spawn
 from launcher.workflow import advance, plan_job
 from recipes.contract import EVENTS, damaged, read_complete, read_events
 from recipes.supervise import read_json
+from tests.patience import until
 
 STEPS = 8
-
-
-def until(happened: Callable[[], Any], seconds: float = 60) -> Any:
-    ends = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < ends, f"not within {seconds} s"
-        time.sleep(0.01)
-    return found
 
 
 def reserved(launcher: Launcher, job: Path) -> str:

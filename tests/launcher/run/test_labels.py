@@ -13,7 +13,7 @@ from jobs import Launcher
 from rented import RentedGround
 
 from recipes.manifest import read_manifest, write_manifest
-from tests.cloud.conftest import until
+from tests.patience import until
 
 CLOUD = ("--seed", "11")
 YES = ("--confirm", "YES", "--max-cost", "3")

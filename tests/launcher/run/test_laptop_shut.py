@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ci import await_
 from fast import make_ground
 from jobs import REPO, Launcher
 from rented import STEP_S, RentedGround, standing_cloud
@@ -25,6 +24,7 @@ from rented import STEP_S, RentedGround, standing_cloud
 from launcher.providers.runpod_api import carries
 from tests.cloud import catalog, image
 from tests.cloud.conftest import Standing
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 CLOUD = ("--seed", "29")
@@ -94,7 +94,7 @@ def shut(cloud: Standing, tmp: Path, provider: str, number: int, via: str = "dir
                "LAUNCHER_COLLECT_WAIT_S": "5"}  # fmt: skip
         process = laptop.run(ground.launcher.home, env, "run", job, "--confirm", "YES", "--max-cost", "3", "--json")
         runs = ground.launcher.home / "runs"
-        await_(lambda: process.poll() is not None or any(
+        until(lambda: process.poll() is not None or any(
             '"at_step": 5' in file.read_text() for file in runs.glob("*/events.jsonl")))  # fmt: skip
         assert process.poll() is None, process.communicate()
         laptop.shut()
@@ -102,7 +102,7 @@ def shut(cloud: Standing, tmp: Path, provider: str, number: int, via: str = "dir
         mine = next(row["id"] for row in cloud.bill()["machines"] if carries(row["label"], lease.label))
         there = partial(inside, ground.launcher.home, lease.run, lease.lease)
         root = f"parakeet/{lease.label}"
-        await_(lambda: cloud.billed(mine)["state"] == "terminated" or '"ended"' in there(f"cat {root}/watchdog.json"))
+        until(lambda: cloud.billed(mine)["state"] == "terminated" or '"ended"' in there(f"cat {root}/watchdog.json"))
         by_itself = cloud.billed(mine)["state"]
         said = there(f"cat {root}/watchdog.json") if by_itself == "running" else "{}"
         left, working = there(f"ls -A {root}").split(), there("pgrep -af fast_recipe")

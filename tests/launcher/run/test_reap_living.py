@@ -9,7 +9,7 @@ from fast import FastGround, over_and_clean
 from jobs import Launcher
 
 from launcher.runner.control import is_running
-from tests.cloud.conftest import until
+from tests.patience import until
 
 
 def detached(launcher: Launcher, job: Path, owner: str) -> str:

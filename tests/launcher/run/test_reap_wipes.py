@@ -14,7 +14,7 @@ from rented import BUDGETS, RentedGround
 from test_hostile_names import Disks
 
 from recipes.contract import EVENTS, read_events
-from tests.cloud.conftest import until
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 CLOUD = ("--seed", "37")

@@ -15,7 +15,7 @@ from rented import RentedGround
 
 from launcher.ledger import LeaseState
 from launcher.money import Usd
-from tests.cloud.conftest import until
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 CLOUD = ("--seed", "11")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from launcher.ledger import LeaseState
 from launcher.money import Usd
 from launcher.runner.control import ask_to_stop
 from recipes.contract import EVENTS, read_events
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 CLOUD = ("--seed", "12")
@@ -46,14 +45,6 @@ def assert_paid_for(ground: RentedGround, runs: list[str], most: str = "4") -> N
     assert max(billed, charged) <= Usd(most)
     assert not list((ground.launcher.home / "runs").glob("*/keys/*/key"))
     assert all(held.settled_at for held in ledger.reservations())
-
-
-def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
-    ends = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < ends, f"not within {seconds} s"
-        time.sleep(0.05)
-    return found
 
 
 def training(ground: RentedGround, run: str) -> bool:

@@ -14,7 +14,7 @@ from rented import RentedGround
 
 from launcher.clock import parse_iso
 from launcher.reaper.labels import Label
-from tests.cloud.conftest import until
+from tests.patience import until
 
 FAKETIME = [Path(each) for each in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
                                     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")]  # fmt: skip

@@ -9,7 +9,6 @@ import signal
 import sys
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,11 @@ from launcher.home import Home
 from launcher.ledger import LeaseState, Ledger, RunState
 from recipes.contract import EVENTS, read_events, sha256_of
 from recipes.supervise import read_json
+from tests.patience import until
 
 pytestmark = pytest.mark.nemo
 QUICK = ("--set", "learning_rate=0.002", "--set", "batch_size=8", "--set", "checkpoint_interval_steps=5",
          "--set", "validation_interval_steps=10", "--set", "early_stopping_patience=0")  # fmt: skip
-
-
-def until(happened: Callable[[], Any], what: str, seconds: float = 300) -> Any:
-    ends = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < ends, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +208,7 @@ def test_a_second_launch_of_the_same_live_job_finds_the_first(launcher: Launcher
     (job,) = (launcher.home / "corpora").glob("*/job.yaml")
     code, again, _ = launcher("run", job, "--detach")
     assert (code, again["run"]) == (0, run)
-    until(lambda: training(launcher, run, 6), "training")
+    until(lambda: training(launcher, run, 6), name="training")
     code, outcome, err = launcher("stop", run)
     assert code == 8, err
     assert outcome["state"] == "stopped"
@@ -227,7 +219,7 @@ def test_a_second_launch_of_the_same_live_job_finds_the_first(launcher: Launcher
 def test_sigterm_without_a_terminal_releases_at_once(launcher: Launcher, ground: Ground) -> None:
     run = started(launcher, ground, 2000)
     watching = launcher.start("attach", run, "--json")
-    until(lambda: training(launcher, run, 1), "training")
+    until(lambda: training(launcher, run, 1), name="training")
     watching.send_signal(signal.SIGTERM)
     out, err = watching.communicate(timeout=120)
     assert watching.returncode == 130, err

@@ -17,8 +17,8 @@ from test_rented_odds import FAKETIME, billing
 from launcher.money import Usd
 from launcher.reaper.labels import Label
 from recipes.contract import EVENTS, read_events
-from tests.cloud.conftest import until
 from tests.faults.field import Field
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 CLOUD = ("--seed", "41")

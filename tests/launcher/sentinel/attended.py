@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.cloud.conftest import until
+from tests.patience import until
 
 
 @dataclass(frozen=True)

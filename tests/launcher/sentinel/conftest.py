@@ -38,9 +38,11 @@ def launcher(tmp_path: Path) -> Launcher:
 
 
 @pytest.fixture
-def paid(fast: FastGround, launcher: Launcher) -> PaidGround:
+def paid(fast: FastGround, launcher: Launcher) -> Iterator[PaidGround]:
     """Runs that cost money, at the scripted provider."""
-    return PaidGround(fast, launcher)
+    ground = PaidGround(fast, launcher)
+    yield ground
+    ground.let_go()
 
 
 @pytest.fixture

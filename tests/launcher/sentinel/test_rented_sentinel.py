@@ -16,7 +16,8 @@ from fast import FastGround
 from jobs import Launcher
 from rented import RentedGround, standing_cloud
 
-from tests.cloud.conftest import Standing, until
+from tests.cloud.conftest import Standing
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 YES = ("--confirm", "YES", "--max-cost", "3")

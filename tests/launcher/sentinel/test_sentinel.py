@@ -21,7 +21,7 @@ from launcher.ledger import LeaseState, RunState
 from launcher.runner.control import ask_to_stop, runner_lock
 from launcher.sentinel.keeping import start
 from launcher.sentinel.marks import is_guarded
-from tests.cloud.conftest import until
+from tests.patience import until
 
 STEPS, HELD_AFTER, STEP_S = 80, 30, 0.03
 
@@ -130,7 +130,8 @@ def test_what_a_provider_refuses_to_release_is_asked_for_again_until_it_is_gone(
 
 
 def test_a_closed_terminal_changes_nothing_and_the_sentinel_stays(paid: PaidGround, attended: Attended) -> None:
-    terminal = Terminal(paid, "run", paid.held_job(HELD_AFTER, steps=STEPS, step_s=STEP_S), "--offers", paid.offers_file)
+    job = paid.held_job(HELD_AFTER, steps=STEPS, step_s=STEP_S)
+    terminal = Terminal(paid, "run", job, "--offers", paid.offers_file)
     terminal.wait_for("Type YES")
     terminal.send("YES\n")
     run = attended.only()

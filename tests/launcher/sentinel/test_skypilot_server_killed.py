@@ -16,7 +16,7 @@ from rented import lower, raise_with_image
 from test_rented_through_skypilot import YES, SkyGround
 
 from tests.cloud import catalog, image
-from tests.cloud.conftest import until
+from tests.patience import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -23,6 +23,7 @@ from launcher.hosts.box import serve
 from launcher.providers.live import ENDPOINTS
 from launcher.watchdog import COLLECT_WAIT, STEP, Request, watch
 from launcher.watchdog.on_box import filled
+from tests.patience import until
 
 WORK = "import time, sys; open(sys.argv[1], 'w').close(); time.sleep(600)"
 CLOCK = SystemClock()
@@ -68,13 +69,6 @@ def host(tmp_path: Path) -> Iterator[LocalHost]:
     yield host
     for step in host.running_steps():
         host.signal(step, 9)
-
-
-def until(what: Any, timeout_s: float = 60.0) -> None:
-    ends = CLOCK.monotonic() + timeout_s
-    while not what():
-        assert CLOCK.monotonic() < ends, "it did not happen"
-        CLOCK.sleep(0.05)
 
 
 def soon(seconds: float = 1.0) -> datetime:

@@ -15,6 +15,7 @@ import soundfile
 
 from recipes.contract import read_events, sha256_of
 from recipes.finetune.checkpoints import SIDECAR, STATE, Checkpoints
+from tests.patience import be_late
 
 WORDS = [
     "turn",
@@ -126,7 +127,8 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
         except subprocess.TimeoutExpired:
             continue
         assert happened(), process.stderr.read() if process.stderr else ""
-        return
+        break
+    be_late()
 
 
 def steps_done(out: Path) -> int:

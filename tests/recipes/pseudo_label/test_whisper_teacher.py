@@ -6,8 +6,6 @@ import json
 import math
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from labelling_harness import HERE, SPOKEN, Labelling, rows_of, told
 
 from recipes.contract import RecipeExit, read_complete
 from recipes.pseudo_label.journal import JOURNAL
+from tests.patience import until
 
 pytestmark = pytest.mark.nemo
 ANY = {"max_repeats": 99, "max_compression_ratio": 99, "max_characters_per_s": 999}
@@ -28,20 +27,13 @@ def whisper(labelling: Labelling, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 120
-    while not happened():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-
-
 def test_a_whisper_labels_a_folder_and_killed_it_goes_on(
     labelling: Labelling, whisper: Path, tone_folder: Path, tmp_path: Path
 ) -> None:
     settings = {"model": str(whisper), "manifest": str(tone_folder), "language": "en", "batch_size": 1, **ANY}
     run, out = tmp_path / "run", tmp_path / "run" / "out"
     process = labelling.start(run, **settings)
-    wait_until(lambda: process.poll() is not None or len(told(out, "progress")) >= 2)
+    until(lambda: process.poll() is not None or len(told(out, "progress")) >= 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = (out / JOURNAL).read_text().splitlines()
@@ -72,7 +64,7 @@ def test_asked_to_stop_it_writes_what_there_is_and_its_numbers_are_the_models_ow
     settings = {"model": str(whisper), "manifest": str(tone_folder), "language": "en", "batch_size": 1, **ANY}
     out = tmp_path / "out"
     process = labelling.start(tmp_path, **settings, min_confidence=0)
-    wait_until(lambda: process.poll() is not None or len(told(out, "progress")) >= 1)
+    until(lambda: process.poll() is not None or len(told(out, "progress")) >= 1)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate()
     assert process.returncode == RecipeExit.STOPPED_AT_LIMIT, errors
