@@ -87,14 +87,17 @@ class Wire:
         self._to, self._pairs, self._lock = port, [], threading.Lock()
         self.up = self.down = 0  # bytes that have passed to the machine, and from it
         self.calls = 0
-        self.cut_after_up: int | None = None
-        self.cut_after_down: int | None = None
+        self._awaited: dict[str, tuple[int, Callable[[], object]]] = {}
         self.refuses = False
         self._flows = threading.Event()
         self._flows.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def when(self, way: str, passed: int, act: Callable[[], object]) -> None:
+        """Do something, once, as soon as so many bytes have passed `up` to the machine or `down` from it."""
+        self._awaited[way] = (passed, act)
 
     def hold(self) -> None:
         self._flows.clear()
@@ -142,13 +145,10 @@ class Wire:
                 sink.sendall(piece)
                 with self._lock:
                     setattr(self, name, getattr(self, name) + len(piece))
-                    limit = getattr(self, f"cut_after_{name}")
-                    over = limit is not None and getattr(self, name) >= limit
-                    if over:
-                        setattr(self, f"cut_after_{name}", None)
-                if over:
-                    self.cut()
-                    return
+                    due = name in self._awaited and getattr(self, name) >= self._awaited[name][0]
+                    act = self._awaited.pop(name)[1] if due else None
+                if act is not None:
+                    act()
         except OSError:
             pass
         for side in (source, sink):

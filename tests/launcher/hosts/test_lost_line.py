@@ -51,7 +51,7 @@ def test_a_line_cut_in_an_answer_gives_the_whole_answer(connect: Connect, sshd: 
     host.status("none")
     Path(host.root).mkdir()
     Path(host.path("log")).write_bytes(held)
-    line.cut_after_down = line.down + MB // 2
+    line.when("down", line.down + MB // 2, line.cut)
     assert host.read("log") == held
     assert line.calls == 2
 
@@ -178,7 +178,7 @@ def test_no_secret_is_in_a_command_line(
 
 def test_a_cut_upload_goes_on_where_it_was_cut(connect: Connect, sshd: Sshd, line: Wire, model: Path) -> None:
     host = connect(sshd, line.port)
-    line.cut_after_up = 7 * MB
+    line.when("up", 7 * MB, line.cut)
     host.put(model, "model.nemo")
     assert Path(host.path("model.nemo")).read_bytes() == model.read_bytes()
     assert (
@@ -194,7 +194,7 @@ def test_a_cut_upload_of_a_folder_sends_no_file_twice(
     for number in range(80):
         (tmp_path / "bundle" / f"{number:02}.flac").write_bytes(os.urandom(MB // 10))
     host = connect(sshd, line.port)
-    line.cut_after_up = 7 * MB
+    line.when("up", 7 * MB, line.cut)
     host.put(tmp_path / "bundle", "bundle")
     assert len(list(Path(host.path("bundle")).iterdir())) == 80
     assert line.up < 12 * MB
@@ -206,7 +206,7 @@ def test_a_cut_download_goes_on_where_it_was_cut(
     host = connect(sshd, line.port)
     Path(host.root).mkdir()
     Path(host.path("model.nemo")).write_bytes(model.read_bytes())
-    line.cut_after_down = 7 * MB
+    line.when("down", 7 * MB, line.cut)
     host.get("model.nemo", tmp_path / "home" / "model.nemo")
     assert (tmp_path / "home" / "model.nemo").read_bytes() == model.read_bytes()
     assert line.down < 12 * MB
@@ -225,7 +225,7 @@ def test_a_file_that_moves_on_while_it_is_fetched_comes_home_as_it_was(
     def replaced() -> bool:
         return line.calls > ask + 1 and line.down > MB
 
-    line.cut_after_down = 5 * MB
+    line.when("down", 5 * MB, line.cut)
     with at_once(lambda: host.get("last.ckpt", tmp_path / "last.ckpt")):
         until(replaced)
         (there.parent / "next").write_bytes(os.urandom(MB))
@@ -240,11 +240,11 @@ def test_an_upload_that_was_given_up_is_finished_by_the_next_one_and_unseen_unti
     host.status("none")
 
     def cut_for_good() -> None:
-        until(lambda: line.up > 5 * MB)
         line.refuses = True
         line.cut()
 
-    with pytest.raises(HostUnreachableError), at_once(cut_for_good):
+    line.when("up", 5 * MB, cut_for_good)
+    with pytest.raises(HostUnreachableError):
         host.put(model, "model.nemo")
     assert not Path(host.path("model.nemo")).exists()
     line.refuses, before = False, line.up
@@ -261,9 +261,10 @@ def test_a_transfer_over_a_line_that_hangs_for_seconds_ends_well(
     Path(host.root).mkdir()
     Path(host.path("old")).write_bytes(model.read_bytes())
     transfer = (lambda: host.put(model, "new")) if way == "up" else (lambda: host.get("old", tmp_path / "new"))
+    held = threading.Event()
+    line.when(way, MB, lambda: (line.hold(), held.set()))
     with at_once(transfer):
-        until(lambda: getattr(line, way) > MB)
-        line.hold()
+        until(held.is_set)
         threading.Timer(3, line.release).start()
     there = Path(host.path("new")) if way == "up" else tmp_path / "new"
     assert there.read_bytes() == model.read_bytes()
@@ -273,9 +274,9 @@ def test_a_transfer_over_a_line_that_hangs_for_ever_is_given_up(
     connect: Connect, sshd: Sshd, line: Wire, model: Path
 ) -> None:
     host = connect(sshd, line.port, SHORT)
-    with pytest.raises(HostUnreachableError), at_once(lambda: host.put(model, "model.nemo")):
-        until(lambda: line.up > MB)
-        line.hold()
+    line.when("up", MB, line.hold)
+    with pytest.raises(HostUnreachableError):
+        host.put(model, "model.nemo")
     assert not Path(host.path("model.nemo")).exists()
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -206,9 +207,10 @@ def test_far_ends_of_cut_transfers_are_ended_before_the_next_begins(
                 found.add(int(entry.name))
         return found
 
+    held = threading.Event()
+    line.when("up", 1 << 20, lambda: (line.hold(), held.set()))
     with at_once(lambda: slow.put(tmp_path / "model", "model")):
-        until(lambda: line.up > 1 << 20)
-        line.hold()
+        until(held.is_set)
         stale = receivers()
         assert stale
         connect(sshd).put(tmp_path / "model", "model")

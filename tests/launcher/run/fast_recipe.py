@@ -8,8 +8,10 @@ behaves:
 
 and each step's own part may hold: exit, say, kill (signal number), complete (none | torn | damaged | missing),
 deaf (SIGTERM is ignored and it never ends), at (the training step before which it misbehaves), sleep_s, leak (said in
-events, in the log and as the reason of an exit; written backwards). With {"held": [STEP, FILE]} training stands still
-after that step for as long as the file is there, so that what must happen in its midst does on a slow machine too.
+events, in the log and as the reason of an exit; written backwards).
+
+With {"held": [PLACE, FILE]} it stands still for as long as the file is there, so that what must happen in its midst
+does on a slow machine too: PLACE is a number of training steps, or before, after.
 """
 
 from __future__ import annotations
@@ -137,6 +139,11 @@ class Recipe:
             sys.stderr.write(f"\x1b[31mfinetune: {words}\x1b[0m\n")
             raise SystemExit(self.mine["exit"])
 
+    def stand_still(self, place: int | str) -> None:
+        at, held = self.nature.get("held", (None, ""))
+        while place == at and Path(held).exists() and not self.stopped and not (self.out / "STOP").exists():
+            time.sleep(0.02)
+
     def finetune(self) -> int:
         signal.signal(signal.SIGTERM, self._stop)
         total = int(self.spec["max_steps"])
@@ -155,9 +162,7 @@ class Recipe:
             if done >= self.mine.get("at", 0):
                 self.misbehave()
             time.sleep(self.nature.get("step_s", 0.01))
-            at, held = self.nature.get("held", (None, ""))
-            while done == at and Path(held).exists() and not self.stopped and not (self.out / "STOP").exists():
-                time.sleep(0.02)
+            self.stand_still(done)
             done += 1
             made = checkpoints.save("step", done, lambda path: path.write_bytes(b"weights"), {})
             self.events.emit("checkpoint", name=made.folder.name, bytes=7)
@@ -186,6 +191,7 @@ class Recipe:
 
     def evaluate(self) -> int:
         time.sleep(self.mine.get("sleep_s", self.nature.get("evaluate_s", 0.0)))
+        self.stand_still("after" if "trained" in self.nature else "before")
         self.misbehave()
         from recipes.scoring import score_rows, write_score
 

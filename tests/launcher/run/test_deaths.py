@@ -219,12 +219,14 @@ def test_a_recipe_that_fails_says_why_releases_all_and_leaves_nothing_that_looks
 def test_a_row_file_that_no_report_can_be_made_of_does_not_keep_the_run_from_ending(
     fast: FastGround, launcher: Launcher
 ) -> None:
-    run = reserved(launcher, fast.job(STEPS, evaluate_s=0.3))
+    (held := fast.folder / "held").touch()
+    run = reserved(launcher, fast.job(STEPS, held=["after", str(held)]))
     spawn(Home(launcher.home), run, SystemClock())
     after = launcher.home / "runs" / run / "after"
     until(lambda: phase(launcher, run, "after"))
     before = launcher.home / "runs" / run / "before" / "score.json"
     before.write_text('{"micro": 3}')
+    held.unlink()
     until(lambda: not is_running(after.parent))
     outcome = over_and_clean(launcher, run)
     assert (outcome["state"], outcome["exit"]) == ("settled", 0)
@@ -245,11 +247,14 @@ def test_a_baseline_that_was_damaged_in_the_cache_is_measured_again(fast: FastGr
 
 
 def test_recordings_deleted_under_a_run_end_it_with_their_name(fast: FastGround, launcher: Launcher) -> None:
-    run = reserved(launcher, fast.job(STEPS, text="gate: {advisory: true}\n", evaluate_s=0.5))
+    (held := fast.folder / "held").touch()
+    text = "gate: {advisory: true}\n"
+    run = reserved(launcher, fast.job(STEPS, text=text, held=["before", str(held)]))
     spawn(Home(launcher.home), run, SystemClock())
     until(lambda: phase(launcher, run, "before"))
     for path in fast.folder.glob("*.wav"):
         path.unlink()
+    held.unlink()
     until(lambda: not is_running(launcher.home / "runs" / run))
     over_and_clean(launcher, run)
 

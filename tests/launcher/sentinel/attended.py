@@ -57,9 +57,11 @@ class Attended:
 
         until(come, within_s)
 
-    def kill(self, pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    def kill(self, *pids: int) -> None:
+        """All at once: none of them lives to see the end of another."""
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(map(_is_alive, pids)))
 
     def gone(self) -> None:
         """Wait until neither runner nor sentinel is left; the sentinel looks twice a second."""
@@ -83,3 +85,9 @@ class Attended:
         for each in self._processes():
             with suppress(psutil.Error):
                 each.kill()
+
+
+def _is_alive(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False

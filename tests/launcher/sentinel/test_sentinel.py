@@ -155,16 +155,14 @@ def test_after_both_were_killed_resume_brings_a_sentinel_and_reap_releases_at_th
     paid: PaidGround, attended: Attended
 ) -> None:
     process, run = begun(paid, attended)
-    attended.kill(attended.sentinel(run))
-    attended.kill(attended.runner(run))
+    attended.kill(attended.sentinel(run), attended.runner(run))
     code, _, err = ended(process)
     assert code == 6, err  # nobody is left who releases it: that may still bill
     assert "launcher resume" in err
     code, _, err = paid.run("resume", run, "--detach")
     assert code == 0, err
     until(lambda: is_guarded(attended.dir(run)))
-    attended.kill(attended.sentinel(run))
-    attended.kill(attended.runner(run))
+    attended.kill(attended.sentinel(run), attended.runner(run))
     ledger = paid.ledger
     (lease,) = ledger.leases(run)
     with ledger.writing() as db:
