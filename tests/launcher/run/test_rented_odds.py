@@ -63,4 +63,4 @@ def test_with_its_clock_an_hour_off_a_run_has_the_time_it_was_given_whatever_the
     assert label is not None
     assert abs(parse_iso(lease.deadline) - label.ends - timedelta(hours=hours)) < timedelta(minutes=1)
     assert label.ends > datetime.now(UTC)
-    ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"])
+    ground.assert_all_released(outcome["run"], outcome["usd"]["ceiling"], clock_s=1)
