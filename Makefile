@@ -4,7 +4,7 @@ WORKERS ?= 4
 VENV := .venv/bin
 unexport PYTHONPATH
 
-.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-together test-methods test-labels test-skypilot test-ci-cancel faults bench leaks clean
+.PHONY: help env demo rehearse lint test test-nemo27 fuzz test-ledger test-sentinel test-together test-methods test-labels test-skypilot test-ci-cancel test-late faults bench leaks clean
 
 help:
 	@echo "make env     build .venv (the launcher) and .venv-recipes (NeMo, torch); a no-op when they are current"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-together   training in several processes and on several machines, every kind of base"
 	@echo "make test-methods   a telephone line and a new language learned, and nothing forgotten"
 	@echo "make test-labels   every kind of base as a teacher, and a folder labelled on a machine of the simulated cloud (as root)"
+	@echo "make test-late   the tests that act on a run in its midst, each of them two seconds late (LATE_S=5: later)"
 	@echo "make fuzz    hostile files and event streams through the command line (EXAMPLES=1000: more)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks; results in bench/results/"
@@ -91,6 +92,11 @@ test-labels: env
 # What outlives a runner, on real machines of the simulated cloud (make test has the part that is quick).
 test-sentinel: env
 	LAUNCHER_TEST_SENTINEL=1 $(VENV)/python -m pytest tests/launcher/sentinel
+
+# What a busy machine does to tests now and then, done to each of them: whatever one waits for, it learns late.
+test-late: env
+	LAUNCHER_TEST_LATE_S=$(or $(LATE_S),2) $(VENV)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	  $(or $(TESTS),tests/launcher tests/cloud tests/recipes/finetune tests/recipes/pseudo_label)
 
 # The fuzz tests at length (some minutes; make test runs a few examples of each).
 fuzz: env

@@ -29,6 +29,7 @@ def test_a_computer_that_sleeps_is_not_taken_for_a_runner_that_hangs(paid: PaidG
     os.kill(sentinel, signal.SIGCONT)
     time.sleep(1)
     os.kill(runner, signal.SIGCONT)
+    paid.let_go()
     code, outcome, err = ended(process)
     assert (code, outcome["state"], outcome.get("rescues", [])) == (0, "settled", []), err
     assert attended.runner_noted(run) == runner
