@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from planted_keys import plant
 
 from launcher.clock import SystemClock, iso
 from launcher.home import Home
@@ -56,29 +57,6 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
         yield raise_cloud(state, *words, "--set", "quick.boot_s=0.3")
     finally:
         assert command(state, "down").returncode == 0
-
-
-def plant(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Keys of a caller who uses many clouds, in files and in the environment; what must be found nowhere else."""
-    keys = {name: f"{name}-{secrets.token_hex(12)}" for name in ("aws", "vast", "lambda", "hf", "gcp", "wandb")}
-    files = {
-        ".aws/credentials": f"[default]\naws_access_key_id = {keys['aws']}\naws_secret_access_key = {keys['aws']}\n",
-        ".config/vastai/vast_api_key": keys["vast"], ".vast_api_key": keys["vast"],
-        ".lambda_cloud/lambda_keys": f"api_key = {keys['lambda']}\n", ".cache/huggingface/token": keys["hf"],
-        ".config/gcloud/application_default_credentials.json": f'{{"client_secret": "{keys["gcp"]}"}}',
-        ".netrc": f"machine api.wandb.ai login user password {keys['wandb']}\n",
-    }  # fmt: skip
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    (folder / ".ssh").mkdir()
-    own = folder / ".ssh" / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(own)], check=True)
-    monkeypatch.setenv("HOME", str(folder))
-    for name, key in (("AWS_ACCESS_KEY_ID", "aws"), ("AWS_SECRET_ACCESS_KEY", "aws"), ("VAST_API_KEY", "vast"),
-                      ("LAMBDA_API_KEY", "lambda"), ("HF_TOKEN", "hf"), ("WANDB_API_KEY", "wandb")):  # fmt: skip
-        monkeypatch.setenv(name, keys[key])
-    return keys | {"ssh": own.read_text().splitlines()[2]}
 
 
 @dataclass
