@@ -18,10 +18,10 @@ pytestmark = pytest.mark.nemo
 def taught(recipe: Recipe, repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CTC base that has learned the first eight words, with manifests of those and of the others."""
     folder = tmp_path_factory.mktemp("taught")
-    corpus(folder / "general.jsonl", 40, 3, WORDS[:8])
-    corpus(folder / "general_validation.jsonl", 8, 4, WORDS[:8])
-    corpus(folder / "train.jsonl", 40, 1, WORDS[8:])
-    corpus(folder / "validation.jsonl", 10, 2, WORDS[8:])
+    corpus(folder / "general.jsonl", 120, 3, WORDS[:8])
+    corpus(folder / "general_validation.jsonl", 16, 4, WORDS[:8])
+    corpus(folder / "train.jsonl", 120, 1, WORDS[8:])
+    corpus(folder / "validation.jsonl", 16, 2, WORDS[8:])
     (folder / "texts.txt").write_text(" ".join(WORDS) + "\n", encoding="utf-8")
     build = [repo / "examples" / "tiny_base" / "build.py", "--kind", "ctc", "--out", folder / "base.nemo"]
     build += ["--corpus", folder / "texts.txt", "--train", folder / "general.jsonl", "--steps", "300"]
@@ -36,17 +36,17 @@ def test_the_new_words_are_learned_and_both_wers_are_told(recipe: Recipe, taught
     spec = recipe.spec(
         tmp_path,
         base=str(taught / "base.nemo"),
-        max_steps=280,
+        max_steps=200,
         batch_size=8,
-        learning_rate=4e-3,
+        learning_rate=2e-3,
         validation_interval_steps=40,
         **manifests,
     )
     code, errors = recipe.run(spec, tmp_path / "out")
     assert code == 0, errors
     metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
-    assert metrics["validation_wer"] < 0.7 * metrics["validation_wer_before"]
-    assert metrics["general_wer"] <= metrics["general_wer_before"] + 0.3
+    assert metrics["validation_wer"] < 0.5 * metrics["validation_wer_before"]
+    assert metrics["general_wer"] <= metrics["general_wer_before"] + 0.15
     trained = [event["metrics"] for event in events(tmp_path / "out", "progress") if event["step"]]
     best = min(found["val_wer"] for found in trained if found)
     assert metrics["validation_wer"] == best
