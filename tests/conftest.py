@@ -29,8 +29,8 @@ for name in ("VAST_URL", "RUNPOD_API_BASE_URL", "BREV_API_URL", "BREV_PUBLIC_API
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# Started in the background (`make test &`, `nohup make test`) this process ignores Ctrl-C or a closed terminal, and so
-# would all that it starts.
+# Started in the background (`make test &`, `nohup make test`) this process ignores Ctrl-C or a closed terminal, and
+# so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
