@@ -180,6 +180,9 @@ def test_streams_and_tracebacks_of_a_process_that_installed_it_say_no_secret(tmp
 
 
 def test_installing_is_undone(capsys: pytest.CaptureFixture[str]) -> None:
+    streams = sys.stdout, sys.stderr
+    redact.uninstall()  # what a command line that another test ran in this process installed
+    sys.stdout, sys.stderr = streams
     before = sys.stdout, sys.stderr, sys.excepthook
     redact.install()
     redact.install()
